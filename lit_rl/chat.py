@@ -1,0 +1,199 @@
+"""From messages to token ids, turn by turn, with the model's own chat template.
+
+A dialogue's row is built of what was sampled and of what was inserted between; text is never tokenised again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lit_rl.environments.base import Message
+from lit_rl.episodes import Heard
+
+_MARK = "\u2402{}\u2403"  # control pictures: in no sane message, and no template strips them
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Token ids to insert, and which spans of them other parties said."""
+
+    ids: tuple[int, ...]
+    heard: tuple[Heard, ...]
+
+
+class TemplateMismatch(ValueError):
+    """Rows built turn by turn differ from what the chat template renders for the whole dialogue."""
+
+
+class ChatFormat:
+    """Renders what a party hears, for one tokenizer with a chat template.
+
+    Args:
+        tokenizer: A fast tokenizer of transformers with a ``chat_template``.
+        prefill: Text that opens every reply of a party, by party name; inserted, never sampled.
+
+    Raises:
+        ValueError: No chat template, a slow tokenizer, or a template without an end-of-turn token.
+    """
+
+    def __init__(self, tokenizer: Any, prefill: Mapping[str, str] | None = None):
+        if not getattr(tokenizer, "chat_template", None):
+            raise ValueError(
+                f"The tokenizer of {tokenizer.name_or_path!r} has no chat template; use an instruction-tuned model or "
+                "set tokenizer.chat_template."
+            )
+        if not tokenizer.is_fast:
+            raise ValueError(f"The tokenizer of {tokenizer.name_or_path!r} is a slow one; a fast one is needed.")
+        self.tokenizer = tokenizer
+        self.prefill = dict(prefill or {})
+        self._prefill_ids = {party: tuple(self._ids(text)) for party, text in self.prefill.items()}
+        self.end_id = self._end_of_turn()
+        eos = tokenizer.eos_token_id
+        self.stop_ids = frozenset({self.end_id} | ({eos} if eos is not None else set()))
+        self._rendered: dict[tuple[Any, ...], Rendered] = {}
+        self._decoded: dict[tuple[int, ...], str] = {}
+
+    # -- rendering ---------------------------------------------------------------------------------------------
+
+    def opening(self, party: str, messages: Sequence[Message]) -> Rendered:
+        """All a party's row begins with: ``messages`` and the header of its first reply."""
+        return self._cached(("open", party, *messages), [], messages, party)
+
+    def continuation(self, party: str, messages: Sequence[Message], ended: bool) -> Rendered:
+        """What follows the party's own reply: its end of turn (if it was not sampled), ``messages``, the next header.
+
+        Args:
+            party: Whose row it is.
+            messages: Heard since its last reply.
+            ended: Whether the reply's last sampled token was the end-of-turn token.
+        """
+        before = [Message("user", "-"), Message("assistant", _MARK.format("said"))]
+        rendered = self._cached(("go on", party, *messages), before, messages, party)
+        return Rendered(rendered.ids[1:], _shifted(rendered.heard, -1)) if ended else rendered
+
+    def closing(self, party: str, messages: Sequence[Message], ended: bool) -> Rendered:
+        """Like `continuation`, without a header for a next reply: the end of a training row."""
+        before = [Message("user", "-"), Message("assistant", _MARK.format("said"))]
+        rendered = self._cached(("close", party, *messages), before, messages, None)
+        return Rendered(rendered.ids[1:], _shifted(rendered.heard, -1)) if ended else rendered
+
+    def text(self, party: str, completion_ids: Sequence[int]) -> str:
+        """What the party said, its prefill included, without special tokens."""
+        key = (*self._prefill_ids.get(party, ()), *completion_ids)
+        if key not in self._decoded:
+            if len(self._decoded) > 100_000:
+                self._decoded.clear()
+            self._decoded[key] = self.tokenizer.decode(list(key), skip_special_tokens=True).strip()
+        return self._decoded[key]
+
+    def reply_ids(self, party: str, text: str) -> list[int]:
+        """Ids of a reply that was written, not sampled, behind the party's prefill and without its end of turn.
+
+        Raises:
+            ValueError: The text does not begin with the prefill, or the tokenizer cannot spell it.
+        """
+        prefill = self.prefill.get(party, "")
+        if not text.startswith(prefill):
+            raise ValueError(f"The reply {text!r} of {party!r} does not begin with its prefill {prefill!r}.")
+        ids = self._ids(text[len(prefill) :])
+        if self.tokenizer.unk_token_id is not None and self.tokenizer.unk_token_id in ids:
+            raise ValueError(f"The tokenizer cannot spell the reply {text!r}; add its words to the vocabulary.")
+        return ids
+
+    # -- the check at start ------------------------------------------------------------------------------------
+
+    def check(self, reply: str = "one two") -> None:
+        """Raise `TemplateMismatch` unless turn-by-turn rows equal the template's rendering of the whole dialogue.
+
+        Templates that drop earlier thinking, date their headers or trim replies do not; then one row per turn is right.
+        """
+        first, second = [Message("user", "a b")], [Message("user", "b a")]
+        replies = [reply]
+        if "think" in self.tokenizer.chat_template:
+            replies.append(f"<think>\n{reply}\n</think>\n\n{reply}")
+        for said in replies:
+            spoken = tuple(self._ids(said)) + (self.end_id,)
+            built = self._plain(self._text(first, True)) + spoken
+            built += self.continuation("", second, ended=True).ids + spoken
+            answered = Message("assistant", said)
+            whole = self._plain(self._text([*first, answered, *second, answered], False))[: len(built)]
+            for place, (ours, theirs) in enumerate(zip(built, whole, strict=False)):
+                if ours != theirs:
+                    names = self.tokenizer.convert_ids_to_tokens([ours, theirs])
+                    raise TemplateMismatch(
+                        f"The chat template does not extend a dialogue turn by turn: token {place} is {names[0]!r} in "
+                        f"the row and {names[1]!r} in the template. Set rows='turn' (one row per turn)."
+                    )
+
+    # -- inner workings ----------------------------------------------------------------------------------------
+
+    def _cached(
+        self, key: tuple[Any, ...], before: list[Message], messages: Sequence[Message], party: str | None
+    ) -> Rendered:
+        if key not in self._rendered:
+            if len(self._rendered) > 20_000:
+                self._rendered.clear()
+            self._rendered[key] = self._render(before, messages, party)
+        return self._rendered[key]
+
+    def _render(self, before: list[Message], messages: Sequence[Message], party: str | None) -> Rendered:
+        """Render with marks for contents, so that each content's place in the text is known whatever it says."""
+        marks = [_MARK.format(i) for i in range(len(messages))]
+        marked = [Message(m.role, mark) for m, mark in zip(messages, marks, strict=True)]
+        text = self._text([*before, *marked], party is not None)
+        if before:
+            text = text.split(_MARK.format("said"), 1)[1]
+        spans, pieces, length = [], [], 0
+        for message, mark in zip(messages, marks, strict=True):
+            literal, text = text.split(mark, 1)
+            content = message.content.strip()
+            start = length + len(literal)
+            spans.append((message, start, start + len(content)))
+            pieces += [literal, content]
+            length = start + len(content)
+        if party is not None:
+            text += self.prefill.get(party, "")
+        whole = "".join([*pieces, text])
+        encoded = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+        unknown = self.tokenizer.unk_token_id
+        if unknown is not None and unknown in ids:
+            a, b = offsets[ids.index(unknown)]
+            raise ValueError(f"The tokenizer has no token for {whole[a:b]!r} in {whole!r}; add it to the vocabulary.")
+        heard = []
+        for message, start, stop in spans:
+            if message.party is None:
+                continue
+            inside = [i for i, (a, b) in enumerate(offsets) if start <= a < stop and b > a]
+            if inside:
+                last = inside[-1] + 1
+                ends = last < len(ids) and ids[last] == self.end_id
+                heard.append(Heard(message.party, message.exchange, inside[0], last + int(ends)))
+        return Rendered(tuple(ids), tuple(heard))
+
+    def _text(self, messages: Sequence[Message], header: bool) -> str:
+        chat = [{"role": m.role, "content": m.content} for m in messages]
+        text: str = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=header)
+        return text
+
+    def _plain(self, text: str) -> tuple[int, ...]:
+        return tuple(self._ids(text))
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _end_of_turn(self) -> int:
+        mark = _MARK.format("said")
+        rest = self._text([Message("user", "-"), Message("assistant", mark)], False).split(mark, 1)[-1]
+        ids = self._ids(rest)
+        if not ids or ids[0] not in self.tokenizer.all_special_ids:
+            raise ValueError(
+                f"The chat template of {self.tokenizer.name_or_path!r} ends an assistant turn with {rest!r}, not with "
+                "a special token; replies could not be told to stop."
+            )
+        return ids[0]
+
+
+def _shifted(heard: tuple[Heard, ...], by: int) -> tuple[Heard, ...]:
+    return tuple(Heard(h.party, h.exchange, h.start + by, h.stop + by) for h in heard)

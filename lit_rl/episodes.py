@@ -1,0 +1,421 @@
+"""What happened (`Turn`, `Episode`) and the tensors made of it (`Rollouts`)."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A span of a turn's ``prompt_ids`` that another party said, its end-of-turn token included."""
+
+    party: str
+    exchange: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """One party's turn, in the token ids of that party's own view of the episode."""
+
+    party: str
+    exchange: int
+    text: str
+    prompt_ids: list[int] = field(default_factory=list)  # inserted since this party's last turn (all, if ``new_row``)
+    completion_ids: list[int] = field(default_factory=list)  # exactly as sampled; empty for parties we do not sample
+    log_probs: list[float] = field(default_factory=list)  # one per completion token, of the distribution sampled from
+    constraint: str | None = None
+    constraint_states: list[int] = field(default_factory=list)  # one per completion token if constrained
+    heard: tuple[Heard, ...] = ()
+    new_row: bool = False  # ``prompt_ids`` starts a training row of its own
+    reward: float = 0.0
+    stop_reason: str = "said"
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.log_probs) != len(self.completion_ids):
+            raise ValueError(
+                f"{self.party}: {len(self.completion_ids)} completion_ids, {len(self.log_probs)} log_probs. Give one "
+                "per sampled token; tokens of the environment belong in the next turn's prompt_ids."
+            )
+        if self.constraint is not None and len(self.constraint_states) != len(self.completion_ids):
+            raise ValueError(
+                f"{self.party}: {len(self.completion_ids)} completion_ids, {len(self.constraint_states)} "
+                "constraint_states. A constrained turn has one state per sampled token."
+            )
+
+
+@dataclass(kw_only=True, slots=True)
+class Episode:
+    """One finished episode: every turn in the order taken."""
+
+    index: int  # number of the episode in the run; with the run's seed it fixes all sampling noise
+    task_id: str
+    group: int  # episodes of one task share it
+    seed: int
+    turns: list[Turn] = field(default_factory=list)
+    stop_reason: str = ""
+    terminated: bool = False
+    truncated: bool = False
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def turns_of(self, party: str) -> list[Turn]:
+        """The turns ``party`` really took, in order (an epilogue is not one)."""
+        return [turn for turn in self.turns if turn.party == party and turn.stop_reason != "epilogue"]
+
+
+def _padded(rows: Sequence[Sequence[Any]], length: int, fill: Any, dtype: torch.dtype) -> Tensor:
+    return torch.tensor([[*row, *([fill] * (length - len(row)))] for row in rows], dtype=dtype)
+
+
+# Field name -> (dtype, dimensions): "BT" tokens, "BN" turns, "B" rows.
+ROW_FIELDS: dict[str, tuple[torch.dtype, str]] = {
+    "input_ids": (torch.int64, "BT"),
+    "attention_mask": (torch.bool, "BT"),
+    "party_ids": (torch.int8, "BT"),
+    "loss_mask": (torch.bool, "BT"),
+    "turn_ids": (torch.int16, "BT"),
+    "old_log_probs": (torch.float32, "BT"),
+    "ref_log_probs": (torch.float32, "BT"),
+    "values": (torch.float32, "BT"),
+    "advantages": (torch.float32, "BT"),
+    "returns": (torch.float32, "BT"),
+    "target_mask": (torch.bool, "BT"),
+    "target_weights": (torch.float32, "BT"),
+    "constraint_states": (torch.int32, "BT"),
+    "rewards": (torch.float32, "BN"),
+    "turn_valid": (torch.bool, "BN"),
+    "group_ids": (torch.int64, "B"),
+    "episode_ids": (torch.int64, "B"),
+    "terminated": (torch.bool, "B"),
+    "truncated": (torch.bool, "B"),
+}
+REQUIRED = ("input_ids", "attention_mask", "party_ids", "loss_mask", "turn_ids", "old_log_probs")
+REQUIRED += ("rewards", "turn_valid", "group_ids", "episode_ids", "terminated", "truncated")
+
+
+class Rollouts:
+    """Finished episodes as right-padded tensors; the batch every callback and method works on.
+
+    ``B`` rows, ``T`` tokens, ``N`` exchanges.  Deliberately neither a dataclass nor a mapping: Lightning's precision
+    plugins convert the floats of those, and log-probs must stay float32.
+
+    Attributes:
+        input_ids: Whole rows, int64 ``(B, T)``.
+        attention_mask: True on real tokens, bool ``(B, T)``.
+        party_ids: Index into ``parties`` of who said the token, int8 ``(B, T)``; -1 template or padding.
+        loss_mask: True on tokens sampled by a trained party, bool ``(B, T)``.
+        turn_ids: Exchange the token belongs to or answers, int16 ``(B, T)``; -1 elsewhere.
+        old_log_probs: At sampling time, float32 ``(B, T)``; 0 outside ``loss_mask``.
+        ref_log_probs, values: Filled while collecting when anything needs them, float32 ``(B, T)`` or None.
+        advantages, returns: Per token, written by a callback or the method, float32 ``(B, T)`` or None.
+        target_mask, target_weights: Supervised targets, bool and float32 ``(B, T)`` or None.
+        constraint_states: State of the token constraint (its index in ``constraints``' stacked table), int32
+            ``(B, T)``, -1 unconstrained; None if nothing was constrained.
+        rewards: Of the row's party per exchange, float32 ``(B, N)``; rows of one episode and party repeat them.
+        turn_valid: True where the row's party took a turn, bool ``(B, N)``.
+        group_ids, episode_ids: int64 ``(B,)``; rows of one episode share the latter.
+        terminated, truncated: bool ``(B,)``.
+        extras: Further tensors whose first dimension is ``B``.
+        reward_parts: Named components of ``rewards``, each float32 ``(B, N)``.
+        parties: Names behind ``party_ids``.
+        policy_version: Optimizer steps the sampling policy had taken.
+        label: What the batch is for: "train", or the name of a validation condition.
+        temperature: The sampler's; the trainer's log-probs use the same.
+        figures: What collecting measured (seconds, tokens, dropped episodes), logged with the batch.
+        episodes: The Python side, for text, logging and replay.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    party_ids: Tensor
+    loss_mask: Tensor
+    turn_ids: Tensor
+    old_log_probs: Tensor
+    rewards: Tensor
+    turn_valid: Tensor
+    group_ids: Tensor
+    episode_ids: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    ref_log_probs: Tensor | None
+    values: Tensor | None
+    advantages: Tensor | None
+    returns: Tensor | None
+    target_mask: Tensor | None
+    target_weights: Tensor | None
+    constraint_states: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        parties: Sequence[str] = (),
+        policy_version: int = 0,
+        label: str = "train",
+        temperature: float = 1.0,
+        figures: Mapping[str, float] | None = None,
+        episodes: Sequence[Episode] = (),
+        extras: dict[str, Tensor] | None = None,
+        reward_parts: dict[str, Tensor] | None = None,
+        **fields: Tensor | None,
+    ):
+        if unknown := sorted(set(fields) - set(ROW_FIELDS)):
+            raise ValueError(f"Rollouts has no field {unknown[0]!r}; further tensors go into extras={{name: tensor}}.")
+        for name in ROW_FIELDS:
+            setattr(self, name, fields.get(name))
+        self.parties, self.policy_version, self.label = tuple(parties), policy_version, label
+        self.temperature, self.figures, self.episodes = temperature, dict(figures or {}), list(episodes)
+        self.extras, self.reward_parts = dict(extras or {}), dict(reward_parts or {})
+        self.validate()
+
+    # -- making ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_episodes(
+        cls,
+        episodes: Sequence[Episode],
+        *,
+        trained: Sequence[str],
+        parties: Sequence[str],
+        pad_id: int = 0,
+        policy_version: int = 0,
+        label: str = "train",
+        temperature: float = 1.0,
+        figures: Mapping[str, float] | None = None,
+        constraint_offsets: Mapping[str, int] | None = None,
+    ) -> "Rollouts":
+        """One row per episode and trained party, or more where a turn says ``new_row``.
+
+        Args:
+            episodes: Finished episodes; none may be empty of turns by a trained party (those give no row).
+            trained: Parties whose sampled tokens are learned from.
+            parties: All names, in the order of ``party_ids``.
+            pad_id: Token id on the right of short rows.
+            policy_version: Optimizer steps of the policy that sampled.
+            label: "train" or the name of a validation condition.
+            temperature: The sampler's.
+            figures: What collecting measured.
+            constraint_offsets: First row of each constraint in the sampler's stacked table of allowed tokens.
+        """
+        if not episodes:
+            raise ValueError("Rollouts.from_episodes: no episodes were given; every batch needs at least one.")
+        rows = [row for e in episodes for row in _rows_of(e, trained, parties, constraint_offsets or {})]
+        if not rows:
+            raise ValueError(f"None of {len(episodes)} episodes has a turn of a trained party {list(trained)}.")
+        length = max(len(row["input_ids"]) for row in rows)
+        turns = max(len(row["rewards"]) for row in rows)
+        size = {"BT": length, "BN": turns}
+        fill: dict[str, Any] = {"input_ids": pad_id, "party_ids": -1, "turn_ids": -1, "constraint_states": -1}
+        fields: dict[str, Tensor] = {}
+        for name, (dtype, dims) in ROW_FIELDS.items():
+            if name not in rows[0]:
+                continue
+            column = [row[name] for row in rows]
+            fields[name] = (
+                torch.tensor(column, dtype=dtype)
+                if dims == "B"
+                else _padded(column, size[dims], fill.get(name, 0), dtype)
+            )
+        if bool((fields["constraint_states"] < 0).all()):
+            del fields["constraint_states"]
+        return cls(
+            parties=parties,
+            policy_version=policy_version,
+            label=label,
+            temperature=temperature,
+            figures=figures,
+            episodes=episodes,
+            **fields,
+        )
+
+    def validate(self) -> None:
+        """Raise ValueError naming the field, the shape or dtype found and the one wanted."""
+        for name in REQUIRED:
+            if getattr(self, name) is None:
+                raise ValueError(f"Rollouts.{name} is missing; every batch of rollouts needs it.")
+        size = {"B": (len(self),), "BT": tuple(self.input_ids.shape), "BN": tuple(self.rewards.shape)}
+        for name, (dtype, dims) in ROW_FIELDS.items():
+            tensor = getattr(self, name)
+            if tensor is None:
+                continue
+            if tuple(tensor.shape) != size[dims] or tensor.shape[0] != len(self):
+                raise ValueError(f"Rollouts.{name} has shape {tuple(tensor.shape)}; wanted {size[dims]} ({dims}).")
+            if tensor.dtype != dtype:
+                raise ValueError(f"Rollouts.{name} is {tensor.dtype}; wanted {dtype}.")
+        for kind, tensors in (("extras", self.extras), ("reward_parts", self.reward_parts)):
+            for name, tensor in tensors.items():
+                wanted = len(self)
+                if tensor.ndim == 0 or tensor.shape[0] != wanted:
+                    raise ValueError(
+                        f"Rollouts.{kind}[{name!r}] has shape {tuple(tensor.shape)}; its first dimension must be the "
+                        f"number of rows, {wanted}."
+                    )
+        if bool((self.loss_mask & ~self.attention_mask).any()):
+            raise ValueError("Rollouts.loss_mask is True on padding; it must lie inside attention_mask.")
+
+    # -- taking apart ------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return int(self.input_ids.shape[0])
+
+    def _map(self, change: Callable[[Tensor], Tensor], episodes: Sequence[Episode] | None = None) -> "Rollouts":
+        fields = {name: getattr(self, name) for name in ROW_FIELDS}
+        return Rollouts(
+            parties=self.parties,
+            policy_version=self.policy_version,
+            label=self.label,
+            temperature=self.temperature,
+            figures=self.figures,
+            episodes=self.episodes if episodes is None else episodes,
+            extras={name: change(t) for name, t in self.extras.items()},
+            reward_parts={name: change(t) for name, t in self.reward_parts.items()},
+            **{name: None if t is None else change(t) for name, t in fields.items()},
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Rollouts":
+        """The same rollouts on ``device``; dtypes never change."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def select(self, rows: Tensor) -> "Rollouts":
+        """Rows by index (int64 ``(M,)``) or mask (bool ``(B,)``), cut to their longest row."""
+        rows = rows.to(self.input_ids.device)
+        index = rows.nonzero().squeeze(1) if rows.dtype == torch.bool else rows
+        if index.numel() == 0:
+            raise ValueError("Rollouts.select: no rows were selected.")
+        part = self._map(lambda tensor: tensor[index])
+        longest = int(part.attention_mask.sum(1).max())
+        for name, (_, dims) in ROW_FIELDS.items():
+            tensor = getattr(part, name)
+            if tensor is not None and dims == "BT":
+                setattr(part, name, tensor[:, :longest])
+        width = self.input_ids.shape[1]
+        part.extras = {k: t[:, :longest] if t.ndim > 1 and t.shape[1] == width else t for k, t in part.extras.items()}
+        wanted = set(part.episode_ids.tolist())
+        part.episodes = [episode for episode in self.episodes if episode.index in wanted]
+        return part
+
+    def micro_batches(self, token_budget: int) -> Iterator["Rollouts"]:
+        """Rows sorted by length in batches of at most ``token_budget`` padded tokens (at least one row each)."""
+        return map(self.select, self.micro_batch_rows(token_budget))
+
+    def micro_batch_rows(self, token_budget: int) -> Iterator[Tensor]:
+        """The row indices of each of `micro_batches`, int64."""
+        lengths = self.attention_mask.sum(1)
+        order = torch.sort(lengths, stable=True).indices.tolist()
+        lengths = lengths.tolist()
+        batch: list[int] = []
+        for row in order:
+            if batch and (len(batch) + 1) * lengths[row] > token_budget:
+                yield torch.tensor(batch)
+                batch = []
+            batch.append(row)
+        yield torch.tensor(batch)
+
+    @classmethod
+    def cat(cls, parts: Sequence["Rollouts"], pad_id: int = 0) -> "Rollouts":
+        """One batch of several; ``policy_version`` is the oldest.  All must have the same fields filled."""
+        first = parts[0]
+        length = max(part.input_ids.shape[1] for part in parts)
+        turns = max(part.rewards.shape[1] for part in parts)
+        fill = {"input_ids": pad_id, "party_ids": -1, "turn_ids": -1, "constraint_states": -1}
+
+        def joined(name: str, tensors: list[Tensor | None], dims: str) -> Tensor | None:
+            present = [tensor for tensor in tensors if tensor is not None]
+            if len(present) not in (0, len(parts)):
+                raise ValueError(f"Rollouts.cat: {name} is filled in {len(present)} of {len(parts)} parts.")
+            if not present or dims == "B":
+                return torch.cat(present) if present else None
+            width = length if dims == "BT" else turns
+            pad = torch.nn.functional.pad
+            return torch.cat([pad(t, (0, width - t.shape[1]), value=fill.get(name, 0)) for t in present])
+
+        fields = {n: joined(n, [getattr(p, n) for p in parts], dims) for n, (_, dims) in ROW_FIELDS.items()}
+        if any(set(p.extras) != set(first.extras) or set(p.reward_parts) != set(first.reward_parts) for p in parts):
+            raise ValueError("Rollouts.cat: parts have different extras or reward_parts; fill the same in each.")
+        dims_of = {
+            name: "BT" if t.ndim > 1 and t.shape[1] == first.input_ids.shape[1] else "B"
+            for name, t in first.extras.items()
+        }
+        return cls(
+            parties=first.parties,
+            policy_version=min(part.policy_version for part in parts),
+            label=first.label,
+            temperature=first.temperature,
+            figures=first.figures,
+            episodes=[episode for part in parts for episode in part.episodes],
+            extras={n: joined(n, [p.extras[n] for p in parts], d) for n, d in dims_of.items()},  # type: ignore[misc]
+            reward_parts={n: joined(n, [p.reward_parts[n] for p in parts], "BN") for n in first.reward_parts},  # type: ignore[misc]
+            **fields,
+        )
+
+    def one_row_per_episode(self) -> tuple[Tensor, Tensor]:
+        """``(first, back)``: a row index for each (episode, party), and for each row its place among those.
+
+        Statistics over a group count an episode once even where it has one row per turn.
+        """
+        party = torch.where(self.loss_mask, self.party_ids.to(torch.int64), -1).amax(1)
+        key = self.episode_ids * (len(self.parties) + 2) + party + 1
+        unique, back = torch.unique(key, return_inverse=True)
+        first = torch.full_like(unique, len(self)).scatter_reduce_(
+            0, back, torch.arange(len(self), device=key.device), reduce="amin"
+        )
+        return first, back
+
+    def __repr__(self) -> str:
+        filled = [n for n in ROW_FIELDS if n not in REQUIRED and getattr(self, n) is not None] + list(self.extras)
+        rows, tokens = self.input_ids.shape
+        return (
+            f"Rollouts({rows} rows x {tokens} tokens, {int(self.loss_mask.sum())} trained, "
+            f"{self.rewards.shape[1]} exchanges, {len(set(self.group_ids.tolist()))} groups, parties={self.parties}, "
+            f"policy_version={self.policy_version}, filled={filled})"
+        )
+
+
+def _rows_of(
+    episode: Episode, trained: Sequence[str], parties: Sequence[str], offsets: Mapping[str, int]
+) -> Iterator[dict[str, Any]]:
+    """The training rows of one episode as plain lists."""
+    number = {name: i for i, name in enumerate(parties)}
+    exchanges = 1 + max((turn.exchange for turn in episode.turns), default=0)
+    for party in trained:
+        rewards, valid = [0.0] * exchanges, [False] * exchanges
+        for turn in episode.turns_of(party):
+            rewards[turn.exchange] += turn.reward
+            valid[turn.exchange] = True
+        row: dict[str, Any] | None = None
+        for turn in episode.turns:
+            if turn.party != party:
+                continue
+            if row is None or turn.new_row:
+                if row is not None:
+                    yield row
+                row = {name: [] for name, (_, d) in ROW_FIELDS.items() if d == "BT" and name in _BUILT}
+                row |= {"rewards": rewards, "turn_valid": valid, "group_ids": episode.group}
+                row |= {"episode_ids": episode.index}
+                row |= {"terminated": episode.terminated, "truncated": episode.truncated}
+            _append(row, turn, number, offsets.get(turn.constraint or "", 0))
+        if row is not None:
+            yield row
+
+
+_BUILT = ("input_ids", "attention_mask", "party_ids", "loss_mask", "turn_ids", "old_log_probs", "constraint_states")
+
+
+def _append(row: dict[str, Any], turn: Turn, number: Mapping[str, int], offset: int) -> None:
+    prompt, said = len(turn.prompt_ids), len(turn.completion_ids)
+    who, when = [-1] * prompt, [-1] * prompt
+    for span in turn.heard:
+        who[span.start : span.stop] = [number[span.party]] * (span.stop - span.start)
+        when[span.start : span.stop] = [span.exchange] * (span.stop - span.start)
+    states = [offset + state for state in turn.constraint_states] if turn.constraint else [-1] * said
+    row["input_ids"] += turn.prompt_ids + turn.completion_ids
+    row["attention_mask"] += [True] * (prompt + said)
+    row["party_ids"] += who + [number[turn.party]] * said
+    row["loss_mask"] += [False] * prompt + [True] * said
+    row["turn_ids"] += when + [turn.exchange] * said
+    row["old_log_probs"] += [0.0] * prompt + turn.log_probs
+    row["constraint_states"] += [-1] * prompt + states

@@ -1,0 +1,120 @@
+"""Social meta-learning: a student learns to learn from a teacher's words (arXiv 2602.16488)."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lit_rl.episodes import Rollouts
+from lit_rl.methods.base import Method
+from lit_rl.objectives import (
+    clip_fractions,
+    clipped_policy_loss,
+    group_advantages,
+    token_advantages,
+    trajectory_returns,
+    turn_advantages,
+    turn_returns,
+)
+from lit_rl.policy import PolicyConfig
+
+
+class SocialMetaLearning(Method):
+    """Online multi-turn GRPO on dialogues with a teacher who knows the answer.
+
+    As published: groups of dialogues on one problem, binary conversation-level success discounted by 0.7 a turn, GRPO
+    without a KL term.  Our reading, where the paper is silent: where the exponent starts and what a turn's return is
+    (``return_mode``), population standard deviation with epsilon 1e-6, the clip range, one step per batch.
+
+    Args:
+        policy: The student.
+        gamma: Discount per turn.
+        return_mode: "trajectory" pays every token of a dialogue ``gamma ** (turns to solve - 1)``; "turn" pays each
+            turn the discounted reward from there on, against dialogues that reached the same turn.
+        normalization: In "turn" mode: "turn" standardizes at each turn, "pooled" over all turns of the group, "center"
+            only subtracts the mean of the turn.
+        clip_low: The probability ratio is clipped to ``[1 - clip_low, 1 + clip_high]``.
+        clip_high: See ``clip_low``.
+        dual_clip: Bound on the loss of a bad token whose ratio explodes; None leaves it.
+        length_cost: Taken from a turn's reward for each token the student sampled.
+        kwargs: Of `Method`.
+    """
+
+    def __init__(
+        self,
+        policy: PolicyConfig,
+        *,
+        gamma: float = 0.7,
+        return_mode: Literal["trajectory", "turn"] = "trajectory",
+        normalization: Literal["turn", "pooled", "center"] = "turn",
+        clip_low: float = 0.2,
+        clip_high: float = 0.2,
+        dual_clip: float | None = None,
+        length_cost: float = 0.0,
+        **kwargs: Any,
+    ):
+        super().__init__(policy, **kwargs)
+        if not 0 <= gamma <= 1:
+            raise ValueError(f"model.gamma is {gamma}; a discount lies in [0, 1].")
+        if return_mode == "trajectory" and normalization != "turn":
+            raise ValueError(f"model.normalization={normalization!r} needs return_mode='turn'.")
+        self.gamma, self.return_mode, self.normalization = gamma, return_mode, normalization
+        self.clip_low, self.clip_high, self.dual_clip = clip_low, clip_high, dual_clip
+        self.length_cost = length_cost
+
+    def check_data(self, datamodule: Any) -> None:
+        if getattr(datamodule, "group_size", 2) < 2:
+            raise ValueError(
+                "data.group_size is 1, but SocialMetaLearning compares the dialogues of a group with each other, so "
+                "every advantage would be 0; use at least 2."
+            )
+
+    def advantages(self, rollouts: Rollouts) -> Tensor:
+        first, back = rollouts.one_row_per_episode()  # an episode counts once, however many rows it has
+        rewards, groups = self._rewards(rollouts)[first], rollouts.group_ids[first]
+        if self.return_mode == "trajectory":
+            returns = trajectory_returns(rewards, gamma=self.gamma)
+            advantages = group_advantages(returns, groups, ddof=0, epsilon=1e-6)
+        else:
+            returns = turn_returns(rewards, gamma=self.gamma)
+            advantages = turn_advantages(
+                returns,
+                rollouts.turn_valid[first],
+                groups,
+                ddof=0,
+                epsilon=1e-6,
+                normalization=self.normalization,
+            )
+        return token_advantages(advantages[back], rollouts.turn_ids, rollouts.loss_mask)
+
+    def token_loss(self, rollouts: Rollouts, log_probs: Tensor) -> Tensor:
+        assert rollouts.advantages is not None
+        return clipped_policy_loss(
+            log_probs,
+            rollouts.old_log_probs,
+            rollouts.advantages,
+            rollouts.loss_mask,
+            clip_low=self.clip_low,
+            clip_high=self.clip_high,
+            dual_clip=self.dual_clip,
+        )
+
+    def step_figures(self, rollouts: Rollouts, log_probs: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        assert rollouts.advantages is not None
+        counts = clip_fractions(
+            log_probs,
+            rollouts.old_log_probs,
+            rollouts.advantages,
+            rollouts.loss_mask,
+            clip_low=self.clip_low,
+            clip_high=self.clip_high,
+            dual_clip=self.dual_clip,
+        )
+        return {"clip_fraction": (counts.high + counts.low + counts.dual, counts.tokens)}
+
+    def _rewards(self, rollouts: Rollouts) -> Tensor:
+        if not self.length_cost:
+            return rollouts.rewards
+        turns = rollouts.turn_ids.long().clamp(min=0)
+        tokens = torch.zeros_like(rollouts.rewards).scatter_add_(1, turns, rollouts.loss_mask.float())
+        return rollouts.rewards - self.length_cost * tokens

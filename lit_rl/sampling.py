@@ -1,0 +1,536 @@
+"""The rollout sampler: keys and values kept over turns, prompts shared, finished rows dropped at once."""
+
+import bisect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lit_rl.constraints import ConstraintTable
+from lit_rl.kv_cache import RowCache, attention_mask
+from lit_rl.noise import draw, uniform
+
+_LEAST_SHARED = 16  # tokens; copying fewer costs more than running them
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingSettings:
+    """How tokens are drawn.
+
+    Args:
+        temperature: Divides the logits; the trainer's log-probs use the same.  0 is greedy.
+        top_p: Smallest set of tokens with at least this probability; 1 keeps all.
+        top_k: Number of most likely tokens; 0 keeps all.
+        max_tokens: Of one turn, its end-of-turn token included.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"sampling.temperature is {self.temperature}; it must be 0 (greedy) or more.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"sampling.top_p is {self.top_p}; it must lie in (0, 1].")
+        if self.top_k < 0 or self.max_tokens < 1:
+            raise ValueError(f"sampling: top_k {self.top_k} must be >= 0 and max_tokens {self.max_tokens} >= 1.")
+
+    def check_trainable(self) -> None:
+        """Raise if the trainer could not compute the same distribution again."""
+        if self.temperature == 0 or self.top_p < 1 or self.top_k > 0:
+            raise ValueError(
+                f"Training rollouts with {self} cannot be scored again by the trainer: use temperature > 0, top_p = 1 "
+                "and top_k = 0 (a token constraint restricts the choice exactly)."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleRequest:
+    """Continue row ``row`` with ``new_ids`` inserted, then sample.
+
+    Attributes:
+        row: The caller's name for the row; its tokens and keys stay until `Sampler.release`.
+        restart: ``new_ids`` replaces all the row held (what both begin with is not run again).
+    """
+
+    row: int
+    new_ids: Sequence[int]
+    key: int
+    max_tokens: int
+    constraint: str | None = None
+    restart: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampled:
+    """What a row said: ids with the stop token if it was drawn, log-probs of the distribution sampled from."""
+
+    row: int
+    ids: list[int]
+    log_probs: list[float]
+    states: list[int]  # of the stacked constraint table, before each token; -1 unconstrained
+    ended: bool
+
+
+@dataclass(slots=True)
+class Work:
+    """Tokens that went through the model, and those that did not have to."""
+
+    prefilled: int = 0
+    decoded: int = 0
+    shared: int = 0
+
+
+class Rows(Protocol):
+    """Where rows live between turns."""
+
+    lengths: list[int]
+
+    def feed(self, low: int, new: Sequence[Sequence[int]]) -> Tensor:
+        """Run non-empty token lists behind slots ``low..``; logits of each last token, float32 ``(rows, V)``."""
+        ...
+
+    def copy_row(self, source: int, target: int, length: int) -> None: ...
+
+    def swap_rows(self, a: int, b: int) -> None: ...
+
+    def resize(self, slots: int) -> None: ...
+
+
+class CachedRows:
+    """Rows whose keys and values are kept in a `RowCache`."""
+
+    def __init__(self, model: Any, slots: int = 8):
+        self.model, self.cache = model, RowCache(slots)
+        self.lengths = self.cache.lengths
+        self.head = model.get_output_embeddings()
+        self.last_position = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+    def feed(self, low: int, new: Sequence[Sequence[int]]) -> Tensor:
+        count, longest = [len(ids) for ids in new], max(len(ids) for ids in new)
+        device = self.model.device
+        ids = torch.tensor([[*x, *([0] * (longest - len(x)))] for x in new], device=device)
+        high = low + len(new)
+        first = not any(self.lengths[low:high])
+        positions = self.cache.plan(low, high, longest, device)
+        # Pads are causal-invisible on a first prefill, so the model's own fast mask is right there.
+        mask = None
+        if not first:
+            mask = attention_mask(self.model.config, positions, self.cache.width, self.model.dtype)
+        if self.last_position is not None:
+            positions = positions.clamp(max=self.last_position - 1)  # of pads; learned tables end there
+        logits = self._last_logits(count, ids, positions, mask)
+        for slot, tokens in zip(range(low, high), count, strict=True):
+            self.lengths[slot] += tokens
+        return logits
+
+    def _last_logits(self, count: list[int], ids: Tensor, positions: Tensor, mask: Any) -> Tensor:
+        """Keep one hidden state a row *before* the vocabulary product; the model's own scaling after it still applies."""
+        hook = None
+        if ids.shape[1] > 1:
+            pick = (torch.arange(len(count), device=ids.device), torch.tensor(count, device=ids.device) - 1)
+            hook = self.head.register_forward_pre_hook(lambda _, inputs: (inputs[0][pick][:, None],))
+        try:
+            output = self.model(
+                input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=self.cache, use_cache=True
+            )
+        finally:
+            if hook is not None:
+                hook.remove()
+        logits: Tensor = output.logits[:, -1].float()
+        return logits
+
+    def copy_row(self, source: int, target: int, length: int) -> None:
+        self.cache.copy_row(source, target, length)
+
+    def swap_rows(self, a: int, b: int) -> None:
+        self.cache.swap_rows(a, b)
+
+    def resize(self, slots: int) -> None:
+        self.cache.resize(slots, self.cache.capacity)
+
+
+class RecomputedRows:
+    """Rows kept as token ids and run anew each time: right for every causal LM, and slow."""
+
+    def __init__(self, model: Any, slots: int = 8):
+        self.model = model
+        self.ids: list[list[int]] = [[] for _ in range(slots)]
+        self.lengths = [0] * slots
+
+    def feed(self, low: int, new: Sequence[Sequence[int]]) -> Tensor:
+        by_length: dict[int, list[int]] = {}
+        for i, ids in enumerate(new):
+            slot = low + i
+            self.ids[slot] = self.ids[slot][: self.lengths[slot]] + list(ids)
+            self.lengths[slot] = len(self.ids[slot])
+            by_length.setdefault(self.lengths[slot], []).append(i)
+        logits: list[Tensor] = [torch.empty(0)] * len(new)
+        for rows in by_length.values():  # equal lengths: pads would enter the state of recurrent layers
+            ids = torch.tensor([self.ids[low + i] for i in rows], device=self.model.device)
+            output = self.model(input_ids=ids, use_cache=False).logits[:, -1].float()
+            for i, row in zip(rows, output, strict=True):
+                logits[i] = row
+        return torch.stack(logits)
+
+    def copy_row(self, source: int, target: int, length: int) -> None:
+        self.ids[target], self.lengths[target] = self.ids[source][:length], length
+
+    def swap_rows(self, a: int, b: int) -> None:
+        self.ids[a], self.ids[b] = self.ids[b], self.ids[a]
+        self.lengths[a], self.lengths[b] = self.lengths[b], self.lengths[a]
+
+    def resize(self, slots: int) -> None:
+        self.ids += [[] for _ in range(slots - len(self.ids))]
+        self.lengths += [0] * (slots - len(self.lengths))
+
+
+@torch.inference_mode()
+def rows_work(model: Any, tolerance: float | None = None) -> bool:
+    """Whether `CachedRows` reproduces plain recomputation on this model, tried on two ragged rows of three pieces.
+
+    A sliding window within reach (up to 4,096 tokens) is probed past its edge too.
+    """
+    text = model.config.get_text_config()
+    if tolerance is None:
+        tolerance = 1e-4 if model.dtype == torch.float32 else 1e-1
+    pieces = [5, 23, 1, 1, 9, 2]
+    window = getattr(text, "sliding_window", None)
+    if window and window <= 4096:
+        pieces[1] += window
+    generator = torch.Generator().manual_seed(0)
+    talk = [torch.randint(text.vocab_size, (n,), generator=generator).tolist() for n in pieces]
+    try:
+        rows = CachedRows(model, slots=2)
+        for i in (0, 2, 4):
+            got = rows.feed(0, talk[i : i + 2])
+        plain = RecomputedRows(model, slots=2)
+        want = plain.feed(0, [sum(talk[0::2], []), sum(talk[1::2], [])])
+    except (NotImplementedError, RuntimeError, TypeError, ValueError, AttributeError, IndexError, AssertionError):
+        return False  # whatever an unknown architecture objects to, recomputation is the answer
+    return bool((got - want).abs().max() < tolerance * want.std().clamp(min=1))
+
+
+@dataclass(slots=True)
+class _Slot:
+    row: int
+    ids: list[int] = field(default_factory=list)
+    pending: list[int] = field(default_factory=list)
+    said: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    states: list[int] = field(default_factory=list)
+    key: int = 0
+    max_tokens: int = 0
+    state: int = -1
+
+
+class Sampler:
+    """Samples turns of many rows at once from one party's policy.
+
+    Rows ``[0, decoding)`` are being sampled, the rest of the slots wait for their next turn.  Row order means nothing.
+
+    Args:
+        model: A causal LM of transformers in eval mode.
+        settings: How tokens are drawn.
+        stop_ids: Tokens that end a turn.
+        max_rows: Rows held at once; further requests wait for a free slot.
+        constraints: Table behind the constraint names of requests.
+        cached: Keep keys and values (see `rows_work`), or recompute.
+        prefill_tokens: Most padded tokens of one prefill forward.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        settings: SamplingSettings,
+        *,
+        stop_ids: frozenset[int],
+        max_rows: int = 256,
+        constraints: ConstraintTable | None = None,
+        cached: bool = True,
+        prefill_tokens: int = 16384,
+    ):
+        self.settings, self.stop_ids, self.max_rows = settings, stop_ids, max_rows
+        self.constraints, self.prefill_tokens = constraints, prefill_tokens
+        make: Callable[..., Rows] = CachedRows if cached else RecomputedRows
+        self.rows = make(model, slots=min(max_rows, 8))
+        self.device = model.device
+        self.slots: list[_Slot] = []
+        self.decoding = 0
+        self.queue: list[SampleRequest] = []
+        self.place: dict[int, int] = {}  # row -> slot
+        self.work = Work()
+
+    # -- what callers use --------------------------------------------------------------------------------------
+
+    def submit(self, request: SampleRequest) -> None:
+        """Ask for the next turn of a row; `run` gives it."""
+        if not request.new_ids:
+            raise ValueError(f"SampleRequest for row {request.row}: new_ids is empty; a turn needs at least a header.")
+        if request.row in self.place:
+            self._prepare(self.slots[self.place[request.row]], request)
+        else:
+            self.queue.append(request)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request is unanswered."""
+        return bool(self.queue) or self.decoding > 0 or any(slot.pending for slot in self.slots)
+
+    @torch.inference_mode()
+    def run(self) -> list[Sampled]:
+        """Admit and prefill what waits, then decode until enough rows have finished to be worth a refill."""
+        done = self._prefill()
+        while self.decoding and len(done) < max(1, (self.decoding + len(done)) // 8):
+            done += self._decode_step()
+        return done
+
+    def release(self, rows: Iterable[int]) -> None:
+        """Forget rows that wait; their slots are free."""
+        for row in sorted(rows, key=self.place.__getitem__, reverse=True):  # from the end: least is moved
+            slot, last = self.place[row], len(self.slots) - 1
+            if slot < self.decoding:
+                raise RuntimeError(f"Row {row} is being sampled; it can be released once its turn is finished.")
+            self._swap(slot, last)
+            self.rows.lengths[last] = 0
+            del self.place[row]
+            self.slots.pop()
+
+    # -- admission and prefill ---------------------------------------------------------------------------------
+
+    def _prepare(self, slot: _Slot, request: SampleRequest) -> None:
+        new = list(request.new_ids)
+        if request.restart:
+            place = self.place[slot.row]
+            keep = min(common_prefix(slot.ids, new), len(new) - 1, self.rows.lengths[place])
+            slot.ids, self.rows.lengths[place], new = slot.ids[:keep], keep, new[keep:]
+            self.work.shared += keep
+        slot.pending, slot.key, slot.max_tokens = new, request.key, request.max_tokens
+        slot.said, slot.log_probs, slot.states = [], [], []
+        if request.constraint is None:
+            slot.state = -1
+        elif self.constraints is None:
+            raise ValueError(f"Row {request.row} asks for constraint {request.constraint!r}, but none were given.")
+        else:
+            slot.state = self.constraints.start(request.constraint)
+
+    def _prefill(self) -> list[Sampled]:
+        """Feed every due row; rows that share a beginning with another run only what differs."""
+        due = [i for i in range(self.decoding, len(self.slots)) if self.slots[i].pending]
+        for target, slot in enumerate(due, start=self.decoding):
+            self._swap(slot, target)
+        resident_end = self.decoding + len(due)
+        admitted = self.queue[: self.max_rows - len(self.slots)]
+        del self.queue[: len(admitted)]
+        admitted.sort(key=lambda request: len(request.new_ids))
+        plan = share_prefixes([tuple(request.new_ids) for request in admitted])
+        # Slots behind the due ones may be parked: new rows go to the end, then the due area is made contiguous.
+        for request in admitted:
+            self._append(request)
+        start = len(self.slots) - len(admitted)
+        fresh = []
+        for offset in range(len(admitted)):
+            self._swap(start + offset, resident_end + offset)
+            fresh.append(resident_end + offset)
+        logits = self._feed_in_stages(len(due), fresh, plan)
+        if not logits:
+            return []
+        low, high = self.decoding, resident_end + len(admitted)
+        return self._sample(low, high, torch.stack(logits))
+
+    def _append(self, request: SampleRequest) -> None:
+        slot = _Slot(request.row)
+        place = len(self.slots)
+        if place >= len(self.rows.lengths):
+            self.rows.resize(min(self.max_rows, 2 * len(self.rows.lengths)))
+        self.slots.append(slot)
+        self.place[request.row] = place
+        self.rows.lengths[place] = 0
+        self._prepare(slot, request)
+
+    def _feed_in_stages(self, due: int, fresh: list[int], plan: list["Shared"]) -> list[Tensor]:
+        """Logits of every due and fresh slot, in slot order.  Stage 0 runs whole rows, 1 remainders, 2 copies."""
+        first = self.decoding
+        logits: dict[int, Tensor] = {}
+        for stage in (0, 1):
+            here = [fresh[i] for i, shared in enumerate(plan) if shared.stage == stage]
+            if stage == 0:
+                here = list(range(first, first + due)) + here
+            for slot, shared in zip(fresh, plan, strict=True):
+                if shared.stage == stage == 1:
+                    self._fork(fresh[shared.leader], slot, shared.length)
+            for low, high in self._runs(here):
+                for i, row in enumerate(self._feed(low, high)):
+                    logits[low + i] = row
+        for slot, shared in zip(fresh, plan, strict=True):
+            if shared.stage == 2:
+                leader = fresh[shared.leader]
+                self._fork(leader, slot, shared.length)
+                logits[slot] = logits[leader]
+        return [logits[slot] for slot in sorted(logits)]
+
+    def _fork(self, leader: int, slot: int, length: int) -> None:
+        self.rows.copy_row(leader, slot, length)
+        target = self.slots[slot]
+        target.ids, target.pending = target.pending[:length], target.pending[length:]
+        self.work.shared += length
+
+    def _runs(self, slots: list[int]) -> list[tuple[int, int]]:
+        """Contiguous stretches of slots whose padded prefill stays within the token budget."""
+        runs: list[tuple[int, int]] = []
+        longest = 0
+        for slot in slots:
+            longest = max(longest, len(self.slots[slot].pending))
+            if runs and runs[-1][1] == slot and (slot + 1 - runs[-1][0]) * longest <= self.prefill_tokens:
+                runs[-1] = (runs[-1][0], slot + 1)
+            else:
+                runs.append((slot, slot + 1))
+                longest = len(self.slots[slot].pending)
+        return runs
+
+    def _feed(self, low: int, high: int) -> Tensor:
+        new = []
+        for place in range(low, high):
+            slot = self.slots[place]
+            slot.ids += slot.pending
+            slot.pending = []
+            new.append(slot.ids[self.rows.lengths[place] :])  # with the last token drawn: nothing has run it yet
+            self.work.prefilled += len(new[-1])
+        return self.rows.feed(low, new)
+
+    # -- decoding ----------------------------------------------------------------------------------------------
+
+    def _decode_step(self) -> list[Sampled]:
+        active = self.slots[: self.decoding]
+        logits = self.rows.feed(0, [(slot.ids[-1],) for slot in active])
+        self.work.decoded += self.decoding
+        high, self.decoding = self.decoding, 0
+        return self._sample(0, high, logits)
+
+    def _sample(self, low: int, high: int, logits: Tensor) -> list[Sampled]:
+        """Draw one token for slots ``low:high``; unfinished ones join the decoding rows at ``self.decoding``."""
+        rows = self.slots[low:high]
+        logits, states = self._restricted(rows, logits)
+        if self.settings.temperature == 0:
+            tokens = logits.argmax(-1)
+        else:
+            keys = torch.tensor([slot.key for slot in rows], device=self.device)
+            positions = torch.tensor([len(slot.ids) for slot in rows], device=self.device)
+            tokens = draw(logits, uniform(keys, positions))
+        chosen = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+        drawn, log_probs = tokens.tolist(), chosen.tolist()
+        after = self._after(states, tokens)
+        done, finished = [], []
+        for slot, token, log_prob, state in zip(rows, drawn, log_probs, after, strict=True):
+            slot.said.append(token)
+            slot.ids.append(token)
+            slot.log_probs.append(log_prob)
+            slot.states.append(slot.state)
+            slot.state = state
+            ended = token in self.stop_ids
+            over = ended or len(slot.said) >= slot.max_tokens
+            finished.append(over)
+            if over:
+                said = Sampled(row=slot.row, ids=slot.said, log_probs=slot.log_probs, states=slot.states, ended=ended)
+                done.append(said)
+        self._partition(low, finished)
+        return done
+
+    def _restricted(self, rows: list[_Slot], logits: Tensor) -> tuple[Tensor, Tensor | None]:
+        settings = self.settings
+        if settings.temperature > 0:
+            logits = logits / settings.temperature
+        states = None
+        if self.constraints is not None and any(slot.state >= 0 for slot in rows):
+            states = torch.tensor([slot.state for slot in rows], device=self.device)
+            allowed = self.constraints.allowed[states.clamp(min=0)] | (states < 0)[:, None]
+            logits = logits.masked_fill(~allowed, -torch.inf)
+        if settings.top_k or settings.top_p < 1:
+            logits = keep_likely(logits, settings.top_k, settings.top_p)
+        return logits, states
+
+    def _after(self, states: Tensor | None, tokens: Tensor) -> list[int]:
+        if states is None:
+            return [-1] * len(tokens)
+        assert self.constraints is not None
+        after = self.constraints.transitions[states.clamp(min=0), tokens]
+        return torch.where(states < 0, -1, after).tolist()
+
+    # -- slots -------------------------------------------------------------------------------------------------
+
+    def _partition(self, low: int, finished: list[bool]) -> None:
+        """Unfinished slots of ``low..`` move together at the front; those behind wait."""
+        unfinished = [low + i for i, over in enumerate(finished) if not over]
+        end = low + len(unfinished)
+        holes = [low + i for i, over in enumerate(finished) if over and low + i < end]
+        movers = [slot for slot in unfinished if slot >= end]
+        for hole, mover in zip(holes, movers, strict=True):
+            self._swap(hole, mover)
+        self.decoding = end
+
+    def _swap(self, a: int, b: int) -> None:
+        if a == b:
+            return
+        self.rows.swap_rows(a, b)
+        self.slots[a], self.slots[b] = self.slots[b], self.slots[a]
+        self.place[self.slots[a].row], self.place[self.slots[b].row] = a, b
+
+
+def keep_likely(logits: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Set all but the most likely tokens to -inf, by number and by probability mass; ``(B, V)``."""
+    if 0 < top_k < logits.shape[-1]:
+        logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -torch.inf)
+    if top_p < 1:
+        ordered, order = logits.sort(-1, descending=True)
+        probs = ordered.softmax(-1)
+        beyond = probs.cumsum(-1) - probs >= top_p  # the token that crosses the line stays
+        logits = logits.masked_fill(beyond.scatter(1, order, beyond), -torch.inf)
+    return logits
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """How a prompt is prefilled: whole (stage 0), behind a copied beginning (1), or copied whole (2)."""
+
+    stage: int
+    leader: int
+    length: int
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Number of tokens two rows begin with in common."""
+    shortest = min(len(a), len(b))
+    if a[:shortest] == b[:shortest]:
+        return shortest
+    return bisect.bisect_left(range(1, shortest + 1), True, key=lambda n: a[:n] != b[:n])
+
+
+def share_prefixes(prompts: Sequence[tuple[int, ...]]) -> list[Shared]:
+    """Plan the prefill of prompts that arrive together.
+
+    Equal prompts (a group) run once.  Prompts that begin alike (one system prompt, truncated traces) run what they
+    share once, in the longest of them.
+    """
+    first: dict[tuple[int, ...], int] = {}
+    plan: list[Shared | None] = [None] * len(prompts)
+    for i, prompt in enumerate(prompts):
+        known = first.setdefault(prompt, i)
+        if known != i:
+            plan[i] = Shared(2, known, len(prompt))
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for prompt, i in first.items():
+        alike.setdefault(prompt[:_LEAST_SHARED], []).append(i)
+    for beginning, members in alike.items():
+        leader = max(members, key=lambda i: len(prompts[i]))
+        for i in members:
+            if i == leader or len(beginning) < _LEAST_SHARED:
+                plan[i] = Shared(0, i, 0)
+                continue
+            # At least one token has to run: its logits are wanted.
+            length = min(common_prefix(prompts[leader], prompts[i]), len(prompts[i]) - 1)
+            plan[i] = Shared(1, leader, length)
+    return [shared for shared in plan if shared is not None]
