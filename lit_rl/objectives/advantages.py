@@ -36,7 +36,7 @@ def group_advantages(
         scale_by_std: False only centres (Dr. GRPO, arXiv 2503.20783); ``ddof`` and ``epsilon`` are then not needed.
 
     Returns:
-        Advantages ``(B,)`` of the dtype of ``returns``, without gradient.
+        Advantages ``(B,)`` in the dtype of ``returns`` (float32 for integers), without gradient.
 
     Raises:
         ValueError: Shapes disagree, or the standard deviation is wanted and not defined.
@@ -50,7 +50,7 @@ def group_advantages(
     """
     segments = _segments(returns, group_ids)
     scale = _scale("group_advantages", ddof, epsilon) if scale_by_std else None
-    return _standardize(returns.detach(), segments, scale)
+    return _standardize(returns, segments, scale).to(_float_dtype(returns))
 
 
 def leave_one_out_advantages(returns: Tensor, group_ids: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def leave_one_out_advantages(returns: Tensor, group_ids: Tensor) -> Tensor:
         group_ids: Rows of one task share a value, int64 ``(B,)``.
 
     Returns:
-        Advantages ``(B,)`` of the dtype of ``returns``, without gradient.
+        Advantages ``(B,)`` in the dtype of ``returns`` (float32 for integers), without gradient.
 
     Raises:
         ValueError: Shapes disagree.
@@ -74,8 +74,8 @@ def leave_one_out_advantages(returns: Tensor, group_ids: Tensor) -> Tensor:
     """
     segments = _segments(returns, group_ids)
     count = torch.bincount(segments)[segments].double()
-    centred = _standardize(returns.detach().double(), segments, None)
-    return (centred * count / (count - 1).clamp(min=1)).to(returns.dtype)
+    centred = _standardize(returns, segments, None)
+    return (centred * count / (count - 1).clamp(min=1)).to(_float_dtype(returns))
 
 
 @overload
@@ -138,8 +138,8 @@ def turn_advantages(
     rows = _segments(returns[:, 0], group_ids)[:, None].expand_as(returns)
     turns = torch.arange(returns.shape[1], device=returns.device).expand_as(returns)
     segments = rows if normalization == "pooled" else rows * returns.shape[1] + turns
-    advantages = torch.zeros_like(returns)
-    advantages[turn_valid] = _standardize(returns.detach()[turn_valid], segments[turn_valid], scale)
+    advantages = torch.zeros_like(returns, dtype=_float_dtype(returns))
+    advantages[turn_valid] = _standardize(returns[turn_valid], segments[turn_valid], scale).to(advantages.dtype)
     return advantages
 
 
@@ -177,6 +177,10 @@ def token_advantages(advantages: Tensor, turn_ids: Tensor, loss_mask: Tensor) ->
     return advantages.gather(1, turns).masked_fill(~loss_mask, 0.0)
 
 
+def _float_dtype(returns: Tensor) -> torch.dtype:
+    return returns.dtype if returns.is_floating_point() else torch.float32
+
+
 def _scale(function: str, ddof: int | None, epsilon: float | None) -> tuple[int, float]:
     if ddof not in (0, 1) or epsilon is None or epsilon < 0:
         raise ValueError(
@@ -198,9 +202,9 @@ def _segments(returns: Tensor, group_ids: Tensor) -> Tensor:
 
 
 def _standardize(values: Tensor, segments: Tensor, scale: tuple[int, float] | None) -> Tensor:
-    """Centre ``values (K,)`` within equal ``segments (K,)``; with ``scale = (ddof, epsilon)`` also divide."""
+    """Centre ``values (K,)`` within equal ``segments (K,)``; with ``scale = (ddof, epsilon)`` also divide.  float64."""
     # In float64 the order in which a device adds up a group does not show in the float32 that comes out.
-    exact = values.double()
+    exact = values.detach().double()
     count = torch.bincount(segments)
     zeros = exact.new_zeros(count.numel())
     mean = zeros.index_add(0, segments, exact) / count
@@ -212,4 +216,4 @@ def _standardize(values: Tensor, segments: Tensor, scale: tuple[int, float] | No
         ddof, epsilon = scale
         variance = zeros.index_add(0, segments, centred.square()) / (count - ddof).clamp(min=1)
         result = centred / (variance.sqrt() + epsilon)[segments]
-    return result.masked_fill(spread[segments] == 0, 0.0).to(values.dtype)
+    return result.masked_fill(spread[segments] == 0, 0.0)
