@@ -194,11 +194,11 @@ class _ChunkedLogProbs(torch.autograd.Function):
             forbidden = _forbidden(allowed, allowed_index, chunk)
             logits = ctx.process(head(chunk), forbidden)
             log_p = logits - normalizer[chunk, None]
-            grad = torch.zeros_like(log_p)
+            grad = torch.zeros_like(normalizer[chunk, None]) if grad_out is None else grad_out[chunk, None].neg()
             if grad_entropy is not None:
-                grad = -log_p.exp() * (_finite(log_p) + entropy[chunk, None]) * grad_entropy[chunk, None]
+                grad = grad - (_finite(log_p) + entropy[chunk, None]) * grad_entropy[chunk, None]
+            grad = log_p.exp_() * grad
             if grad_out is not None:
-                grad = grad - log_p.exp() * grad_out[chunk, None]
                 grad.scatter_add_(1, targets[chunk, None], grad_out[chunk, None])
             head.backward(ctx.process.backward(grad, logits, forbidden), chunk, grads)
         typed = [g if g is None else g.to(x.dtype) for g, x in zip(grads, (hidden, weight, bias), strict=True)]
