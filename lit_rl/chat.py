@@ -11,6 +11,7 @@ from lit_rl.environments.base import Message
 from lit_rl.episodes import Heard
 
 _MARK = "\u2402{}\u2403"  # control pictures: in no sane message, and no template strips them
+_BEFORE = (Message("user", "-"), Message("assistant", _MARK.format("said")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class ChatFormat:
 
     def opening(self, party: str, messages: Sequence[Message]) -> Rendered:
         """All a party's row begins with: ``messages`` and the header of its first reply."""
-        return self._cached(("open", party, *messages), [], messages, party)
+        return self._cached(("open", party, *messages), (), messages, party)
 
     def continuation(self, party: str, messages: Sequence[Message], ended: bool) -> Rendered:
         """What follows the party's own reply: its end of turn (if it was not sampled), ``messages``, the next header.
@@ -67,14 +68,12 @@ class ChatFormat:
             messages: Heard since its last reply.
             ended: Whether the reply's last sampled token was the end-of-turn token.
         """
-        before = [Message("user", "-"), Message("assistant", _MARK.format("said"))]
-        rendered = self._cached(("go on", party, *messages), before, messages, party)
+        rendered = self._cached(("go on", party, *messages), _BEFORE, messages, party)
         return Rendered(rendered.ids[1:], _shifted(rendered.heard, -1)) if ended else rendered
 
     def closing(self, party: str, messages: Sequence[Message], ended: bool) -> Rendered:
         """Like `continuation`, without a header for a next reply: the end of a training row."""
-        before = [Message("user", "-"), Message("assistant", _MARK.format("said"))]
-        rendered = self._cached(("close", party, *messages), before, messages, None)
+        rendered = self._cached(("close", party, *messages), _BEFORE, messages, None)
         return Rendered(rendered.ids[1:], _shifted(rendered.heard, -1)) if ended else rendered
 
     def text(self, party: str, completion_ids: Sequence[int]) -> str:
@@ -114,7 +113,7 @@ class ChatFormat:
         for said in replies:
             spoken = tuple(self._ids(said)) + (self.end_id,)
             built = self._plain(self._text(first, True)) + spoken
-            built += self.continuation("", second, ended=True).ids + spoken
+            built += self._render(_BEFORE, second, "", strict=False).ids[1:] + spoken
             answered = Message("assistant", said)
             whole = self._plain(self._text([*first, answered, *second, answered], False))[: len(built)]
             for place, (ours, theirs) in enumerate(zip(built, whole, strict=False)):
@@ -128,7 +127,11 @@ class ChatFormat:
     # -- inner workings ----------------------------------------------------------------------------------------
 
     def _cached(
-        self, key: tuple[Any, ...], before: list[Message], messages: Sequence[Message], party: str | None
+        self,
+        key: tuple[Any, ...],
+        before: Sequence[Message],
+        messages: Sequence[Message],
+        party: str | None,
     ) -> Rendered:
         if key not in self._rendered:
             if len(self._rendered) > 20_000:
@@ -136,7 +139,13 @@ class ChatFormat:
             self._rendered[key] = self._render(before, messages, party)
         return self._rendered[key]
 
-    def _render(self, before: list[Message], messages: Sequence[Message], party: str | None) -> Rendered:
+    def _render(
+        self,
+        before: Sequence[Message],
+        messages: Sequence[Message],
+        party: str | None,
+        strict: bool = True,
+    ) -> Rendered:
         """Render with marks for contents, so that each content's place in the text is known whatever it says."""
         marks = [_MARK.format(i) for i in range(len(messages))]
         marked = [Message(m.role, mark) for m, mark in zip(messages, marks, strict=True)]
@@ -157,7 +166,7 @@ class ChatFormat:
         encoded = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
         ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
         unknown = self.tokenizer.unk_token_id
-        if unknown is not None and unknown in ids:
+        if strict and unknown is not None and unknown in ids:
             a, b = offsets[ids.index(unknown)]
             raise ValueError(f"The tokenizer has no token for {whole[a:b]!r} in {whole!r}; add it to the vocabulary.")
         heard = []

@@ -289,6 +289,7 @@ class Sampler:
             done += self._decode_step()
         return done
 
+    @torch.inference_mode()
     def release(self, rows: Iterable[int]) -> None:
         """Forget rows that wait; their slots are free."""
         for row in sorted(rows, key=self.place.__getitem__, reverse=True):  # from the end: least is moved
