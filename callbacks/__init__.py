@@ -1,0 +1,1 @@
+"""Callbacks: imported as ``lit_rl.callbacks``, each useful alone in any Lightning project."""

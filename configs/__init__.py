@@ -1,0 +1,1 @@
+"""Configs: the YAML files of the repository, shipped as ``lit_rl.configs``."""

@@ -1,0 +1,1 @@
+"""DataModules: imported as ``lit_rl.datamodules``, for online rollouts and for demonstrations."""

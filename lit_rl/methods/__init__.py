@@ -1,0 +1,1 @@
+"""Methods: one LightningModule per paper, and the supervised warm-up."""

@@ -1,0 +1,1 @@
+"""Reporting: the episode log and the HTML report made from it."""

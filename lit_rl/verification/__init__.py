@@ -1,0 +1,1 @@
+"""Verification: finding the answer in a text and checking it."""
