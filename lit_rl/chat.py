@@ -5,6 +5,7 @@ A dialogue's row is built of what was sampled and of what was inserted between; 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from lit_rl.environments.base import Message
@@ -116,7 +117,7 @@ class ChatFormat:
             built += self._render(_BEFORE, second, "", strict=False).ids[1:] + spoken
             answered = Message("assistant", said)
             whole = self._plain(self._text([*first, answered, *second, answered], False))[: len(built)]
-            for place, (ours, theirs) in enumerate(zip(built, whole, strict=False)):
+            for place, (ours, theirs) in enumerate(zip_longest(built, whole, fillvalue=self.end_id)):
                 if ours != theirs:
                     names = self.tokenizer.convert_ids_to_tokens([ours, theirs])
                     raise TemplateMismatch(
@@ -127,11 +128,7 @@ class ChatFormat:
     # -- inner workings ----------------------------------------------------------------------------------------
 
     def _cached(
-        self,
-        key: tuple[Any, ...],
-        before: Sequence[Message],
-        messages: Sequence[Message],
-        party: str | None,
+        self, key: tuple[Any, ...], before: Sequence[Message], messages: Sequence[Message], party: str | None
     ) -> Rendered:
         if key not in self._rendered:
             if len(self._rendered) > 20_000:
@@ -140,20 +137,12 @@ class ChatFormat:
         return self._rendered[key]
 
     def _render(
-        self,
-        before: Sequence[Message],
-        messages: Sequence[Message],
-        party: str | None,
-        strict: bool = True,
+        self, before: Sequence[Message], messages: Sequence[Message], party: str | None, strict: bool = True
     ) -> Rendered:
         """Render with marks for contents, so that each content's place in the text is known whatever it says."""
-        marks = [_MARK.format(i) for i in range(len(messages))]
-        marked = [Message(m.role, mark) for m, mark in zip(messages, marks, strict=True)]
-        text = self._text([*before, *marked], party is not None)
-        if before:
-            text = text.split(_MARK.format("said"), 1)[1]
+        text, marked = self._marked(before, messages, party)
         spans, pieces, length = [], [], 0
-        for message, mark in zip(messages, marks, strict=True):
+        for message, mark in marked:
             literal, text = text.split(mark, 1)
             content = message.content.strip()
             start = length + len(literal)
@@ -169,16 +158,40 @@ class ChatFormat:
         if strict and unknown is not None and unknown in ids:
             a, b = offsets[ids.index(unknown)]
             raise ValueError(f"The tokenizer has no token for {whole[a:b]!r} in {whole!r}; add it to the vocabulary.")
-        heard = []
-        for message, start, stop in spans:
-            if message.party is None:
-                continue
-            inside = [i for i, (a, b) in enumerate(offsets) if start <= a < stop and b > a]
-            if inside:
-                last = inside[-1] + 1
-                ends = last < len(ids) and ids[last] == self.end_id
-                heard.append(Heard(message.party, message.exchange, inside[0], last + int(ends)))
-        return Rendered(tuple(ids), tuple(heard))
+        heard = [self._heard(ids, offsets, *span) for span in spans if span[0].party is not None]
+        return Rendered(tuple(ids), tuple(span for span in heard if span is not None))
+
+    def _marked(
+        self, before: Sequence[Message], messages: Sequence[Message], party: str | None
+    ) -> tuple[str, list[tuple[Message, str]]]:
+        """The template's text with a mark in place of each content, and the messages that have one.
+
+        A reply that the template rewrites (its thinking dropped, say) stands there rewritten, without a mark.
+        """
+        marks = [_MARK.format(i) for i in range(len(messages))]
+        marked = [Message(m.role, mark) for m, mark in zip(messages, marks, strict=True)]
+        text, kept = self._text([*before, *marked], party is not None), list(zip(messages, marks, strict=True))
+        replies = [(i, m) for i, m in enumerate(messages) if m.role == "assistant"]
+        if replies:
+            for i, message in replies:
+                marked[i] = Message("assistant", message.content.strip())
+            true, pasted = self._text([*before, *marked], party is not None), text
+            for i, message in replies:
+                pasted = pasted.replace(marks[i], message.content.strip())
+            if pasted != true:
+                text, kept = true, [(m, mark) for m, mark in kept if m.role != "assistant"]
+        return (text.split(_MARK.format("said"), 1)[1] if before else text), kept
+
+    def _heard(
+        self, ids: Sequence[int], offsets: Sequence[tuple[int, int]], message: Message, start: int, stop: int
+    ) -> Heard | None:
+        """The tokens that touch characters ``start:stop`` (one may carry the space before), and their end of turn."""
+        inside = [i for i, (a, b) in enumerate(offsets) if a < stop and b > start]
+        if not inside or message.party is None:
+            return None
+        last = inside[-1] + 1
+        ends = last < len(ids) and ids[last] == self.end_id
+        return Heard(message.party, message.exchange, inside[0], last + int(ends))
 
     def _text(self, messages: Sequence[Message], header: bool) -> str:
         chat = [{"role": m.role, "content": m.content} for m in messages]
