@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -34,11 +35,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise
 
 
-class Checkpoints(L.Callback):
+class Checkpoints(Checkpoint):
     """Saves ``last.ckpt`` every few batches and at the end, numbered ones now and then, and an export of the policy.
 
     Lightning's ``ModelCheckpoint(every_n_train_steps=N)`` saves only when the number of optimizer steps is a multiple
-    of N at the end of a batch, which may never happen; this one counts batches.
+    of N at the end of a batch, which may never happen; this one counts batches.  As a ``Checkpoint`` it is called
+    after all other callbacks, so their states include the batch just trained on.
 
     Args:
         every_n_batches: Between two writings of ``last.ckpt``.

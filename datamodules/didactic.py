@@ -92,12 +92,22 @@ class DidacticDataModule(L.LightningDataModule):
             if value < 1:
                 raise ValueError(f"data.{option} is {value}; it must be at least 1.")
         self.tasks, self.validation_tasks = tasks, validation_tasks
-        self.num_validation_tasks, self.tasks_per_batch, self.group_size = num_validation_tasks, tasks_per_batch, group_size
+        self.num_validation_tasks, self.tasks_per_batch, self.group_size = (
+            num_validation_tasks,
+            tasks_per_batch,
+            group_size,
+        )
         self.batches_per_epoch = batches_per_epoch
         self.student = student or SamplingSettings()
         self.student.check_trainable()
-        self.evaluation = evaluation or SamplingSettings(temperature=0.7, top_p=0.95, max_tokens=self.student.max_tokens)
-        self.validation_group_size, self.dialogue, self.feedback = validation_group_size, dialogue or Dialogue(), feedback
+        self.evaluation = evaluation or SamplingSettings(
+            temperature=0.7, top_p=0.95, max_tokens=self.student.max_tokens
+        )
+        self.validation_group_size, self.dialogue, self.feedback = (
+            validation_group_size,
+            dialogue or Dialogue(),
+            feedback,
+        )
         self.validation_turns = validation_turns or self.dialogue.max_turns
         self.fit_conditions, self.conditions = tuple(fit_conditions), tuple(conditions)
         self.max_rows, self.on_error, self.seed = max_rows, on_error, seed

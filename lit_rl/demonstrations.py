@@ -24,7 +24,9 @@ class Demonstration:
 
     def __post_init__(self) -> None:
         if not any(message.role == "assistant" for message in self.messages):
-            raise ValueError(f"Demonstration {self.id}: no message has the role 'assistant', so nothing is to be learned.")
+            raise ValueError(
+                f"Demonstration {self.id}: no message has the role 'assistant', so nothing is to be learned."
+            )
 
 
 def demonstration_rows(

@@ -285,7 +285,9 @@ class Policy(nn.Module):
         if len(self.value_heads):
             from safetensors.torch import save_file
 
-            save_file({k: v.contiguous() for k, v in self.value_heads.state_dict().items()}, folder / "heads.safetensors")
+            save_file(
+                {k: v.contiguous() for k, v in self.value_heads.state_dict().items()}, folder / "heads.safetensors"
+            )
 
     # -- inner workings ----------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ class TinyModel:
     Args:
         words: Vocabulary, one token each; text is split at spaces and around punctuation.
         numbers: Also a token for each of 0 .. numbers - 1.
-        hidden_size: Width of the residual stream.
+        hidden_size: Width of the residual stream; the gated middle layer is twice as wide.
         layers: Transformer blocks.
         heads: Attention heads; must divide ``hidden_size``.
         max_length: Longest row, in tokens.
@@ -94,7 +94,7 @@ def _build(tiny: TinyModel, folder: Path) -> None:
     config = Qwen2Config(
         vocab_size=len(words),
         hidden_size=tiny.hidden_size,
-        intermediate_size=4 * tiny.hidden_size,
+        intermediate_size=2 * tiny.hidden_size,
         num_hidden_layers=tiny.layers,
         num_attention_heads=tiny.heads,
         num_key_value_heads=tiny.heads,

@@ -1,1 +1,7 @@
-"""Methods: one LightningModule per paper, and the supervised warm-up."""
+"""One LightningModule per paper, and the base they share."""
+
+from lit_rl.methods.base import Method, NonFiniteLoss, StaleRollouts
+from lit_rl.methods.sml import SocialMetaLearning
+from lit_rl.methods.supervised import SupervisedFineTuning
+
+__all__ = ["Method", "NonFiniteLoss", "SocialMetaLearning", "StaleRollouts", "SupervisedFineTuning"]

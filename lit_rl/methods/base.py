@@ -1,7 +1,7 @@
 """What every method shares: optimizer steps over a batch of rollouts, counted, summed over ranks, logged."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from lit_rl.distributed import no_backward_sync, sync_gradients, world_sum
 from lit_rl.episodes import Rollouts
 from lit_rl.methods.figures import StepFigures, rollout_figures
 from lit_rl.metrics import AccuracyByTurn, solve_turns
-from lit_rl.objectives import AggregationMode, AggregationTotals, KLEstimator, aggregation_totals, kl_estimate, token_weights
+from lit_rl.objectives import AggregationMode, KLEstimator, aggregation_totals, kl_estimate, token_weights
 from lit_rl.policy import Policy, PolicyConfig
 
 
@@ -114,6 +114,26 @@ class Method(L.LightningModule):
     def learned_mask(self, rollouts: Rollouts) -> Tensor:
         """Tokens the loss is about, bool ``(B, T)``."""
         return rollouts.loss_mask
+
+    def step_weights(self, rollouts: Rollouts) -> Callable[[Rollouts], Tensor]:
+        """What each token loss of an optimizer step is multiplied by, so that the sum over all its micro-batches and
+        ranks is the loss.
+
+        Args:
+            rollouts: This rank's part of the step; every rank calls this once per step.
+
+        Returns:
+            A function from a micro-batch to weights, float32 ``(B, T)``.
+        """
+        totals = aggregation_totals(self.learned_mask(rollouts), group_ids=rollouts.group_ids)
+        totals = totals.with_counts(world_sum(totals.counts))
+        return lambda part: token_weights(
+            self.learned_mask(part),
+            mode=self.aggregation,
+            totals=totals,
+            group_ids=part.group_ids,
+            max_length=self.norm_length,
+        )
 
     def step_figures(self, rollouts: Rollouts, log_probs: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Further figures of a micro-batch to log, each as (sum, count)."""
@@ -247,12 +267,11 @@ class Method(L.LightningModule):
 
     def _optimizer_step(self, rollouts: Rollouts, figures: StepFigures) -> None:
         optimizer = self.optimizers()
-        totals = aggregation_totals(self.learned_mask(rollouts), group_ids=rollouts.group_ids)
-        totals = totals.with_counts(world_sum(totals.counts))
+        weigh = self.step_weights(rollouts)
         bad: list[int] = []
         with no_backward_sync(self.trainer.strategy, self):
             for party, part in self._micro_batches(rollouts):
-                bad += self._backward(party, part, totals, figures)
+                bad += self._backward(party, part, weigh, figures)
         trained = [p for group in optimizer.param_groups for p in group["params"]]
         sync_gradients(trained)
         norm = self._clip(optimizer.param_groups)
@@ -274,7 +293,9 @@ class Method(L.LightningModule):
                 for part in rollouts.select(rows).micro_batches(self.micro_batch_tokens):
                     yield party, part
 
-    def _backward(self, party: str, part: Rollouts, totals: AggregationTotals, figures: StepFigures) -> list[int]:
+    def _backward(
+        self, party: str, part: Rollouts, weigh: Callable[[Rollouts], Tensor], figures: StepFigures
+    ) -> list[int]:
         """Forward, loss and backward of one micro-batch; returns the episodes whose loss is not finite."""
         assert self.policy is not None
         mask = self.learned_mask(part)
@@ -289,10 +310,7 @@ class Method(L.LightningModule):
             token_loss = self.token_loss(part, log_probs)
             if self.kl_coef:
                 token_loss = token_loss + self.kl_coef * self._kl(part, log_probs)
-            weights = token_weights(
-                mask, mode=self.aggregation, totals=totals, group_ids=part.group_ids, max_length=self.norm_length
-            )
-            loss = (weights * token_loss).sum()
+            loss = (weigh(part) * token_loss).sum()
             self.manual_backward(loss)
         with torch.no_grad():
             figures.add("loss", loss, torch.ones_like(loss), summed=True)

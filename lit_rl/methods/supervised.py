@@ -1,22 +1,26 @@
 """Finetuning on demonstrations: the warm-up before a policy can learn from its own attempts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lit_rl.distributed import world_sum
 from lit_rl.episodes import Rollouts
 from lit_rl.methods.base import Method
-from lit_rl.objectives import masked_cross_entropy
+from lit_rl.objectives import masked_cross_entropy, target_total
 from lit_rl.policy import PolicyConfig
 
 
 class SupervisedFineTuning(Method):
     """Cross-entropy on the tokens in ``target_mask``, weighted by ``target_weights``.
 
+    ``aggregation="token_mean"``, the default here, divides by the weights of all targets of the step.
+
     Args:
         policy: What to train.
-        kwargs: Of `Method`; ``aggregation="token_mean"`` unless said otherwise.
+        kwargs: Of `Method`.
     """
 
     def __init__(self, policy: PolicyConfig, **kwargs: Any):
@@ -34,6 +38,12 @@ class SupervisedFineTuning(Method):
 
     def token_loss(self, rollouts: Rollouts, log_probs: Tensor) -> Tensor:
         return masked_cross_entropy(log_probs, self.learned_mask(rollouts), rollouts.target_weights)
+
+    def step_weights(self, rollouts: Rollouts) -> Callable[[Rollouts], Tensor]:
+        if self.aggregation != "token_mean":
+            return super().step_weights(rollouts)
+        total = world_sum(target_total(self.learned_mask(rollouts), rollouts.target_weights)).clamp(min=1)
+        return lambda part: self.learned_mask(part) / total
 
     def validation_step(self, batch: Rollouts, batch_idx: int, dataloader_idx: int = 0) -> None:
         assert self.policy is not None
