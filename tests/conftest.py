@@ -1,0 +1,37 @@
+"""For all tests: no network, one thread, and a list of the tests that were left out for being long."""
+
+import os
+
+# Before anything imports transformers, which reads them once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+LONG_MARKS = ("slow", "peer", "textworld")
+left_out: list[pytest.Item] = []
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    left_out.extend(item for item in items if any(item.get_closest_marker(mark) for mark in LONG_MARKS))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which long tests a selection by mark left out: nothing is skipped in silence."""
+    if not (left_out and config.option.markexpr):
+        return
+    by_file: dict[str, dict[str, None]] = defaultdict(dict)
+    for item in left_out:
+        file, _, name = item.nodeid.partition("::")
+        by_file[file][name.partition("[")[0]] = None
+    terminalreporter.section("left out", sep="-")
+    terminalreporter.line(f"{len(left_out)} tests marked {', '.join(LONG_MARKS)} (./scripts/test --all runs them):")
+    for file, names in sorted(by_file.items()):
+        terminalreporter.line(f"  {file}: {', '.join(names)}")
