@@ -111,11 +111,9 @@ class _Game:
         for plan in self.planned:
             self._open(plan)
         while any(self.waiting.values()) or any(sampler.busy for sampler in self.samplers.values()):
-            for name, party in self.parties.items():
-                if isinstance(party, PolicyParty):
-                    self._sample(name, party)
-                elif self.waiting[name]:
-                    self._call(name, party)
+            if not any([self._turns_of(name, party) for name, party in self.parties.items()]):
+                for sampler in self.samplers.values():
+                    sampler.make_room()
         work = Work()
         for sampler in self.samplers.values():
             work.prefilled += sampler.work.prefilled
@@ -123,6 +121,15 @@ class _Game:
             work.shared += sampler.work.shared
         episodes = [self.over[plan.index] for plan in self.planned if plan.index in self.over]
         return Played(episodes=episodes, dropped=self.dropped, work=work, seconds=time.perf_counter() - start)
+
+    def _turns_of(self, name: str, party: Party | PolicyParty) -> bool:
+        """Let a party say what it can; whether that was anything."""
+        if isinstance(party, PolicyParty):
+            return self._sample(name, party)
+        asked = bool(self.waiting[name])
+        if asked:
+            self._call(name, party)
+        return asked
 
     # -- the environment's side --------------------------------------------------------------------------------
 
@@ -182,6 +189,10 @@ class _Game:
         self.finished.append(live.plan.index)
 
     def _epilogue(self, live: _Live, ask: Ask) -> Turn:
+        if ask.party not in live.views:
+            raise ValueError(
+                f"Task {live.plan.task_id}: the epilogue is for {ask.party!r}, who took no turn it could follow."
+            )
         rendered = self.policy.chat.closing(ask.party, ask.messages, live.views[ask.party].ended)
         return Turn(
             party=ask.party,
@@ -194,7 +205,7 @@ class _Game:
 
     def _release_finished(self) -> None:
         for sampler in self.samplers.values():
-            sampler.release([index for index in self.finished if index in sampler.place])
+            sampler.release(self.finished)
         self.finished.clear()
 
     # -- parties that reply by other means ---------------------------------------------------------------------
@@ -242,10 +253,10 @@ class _Game:
 
     # -- parties sampled from the policy -----------------------------------------------------------------------
 
-    def _sample(self, name: str, party: PolicyParty) -> None:
+    def _sample(self, name: str, party: PolicyParty) -> bool:
         asked, self.waiting[name] = self.waiting[name], []
         if not asked and not (name in self.samplers and self.samplers[name].busy):
-            return
+            return False
         with self.policy.acting_as(party.adapter):
             if name not in self.samplers:
                 self.samplers[name] = self.policy.sampler(party.settings, self.max_rows)
@@ -256,6 +267,7 @@ class _Game:
             replies = sampler.run()
         for said in replies:
             self._said(self.live[said.row], said)
+        return bool(asked or replies)
 
     def _submit(self, live: _Live, party: PolicyParty, sampler: Sampler) -> None:
         ask = live.ask
@@ -273,11 +285,12 @@ class _Game:
             self._too_long(live, length, most, began)
             return
         view.inserted, view.heard, view.length, view.new_row = list(rendered.ids), rendered.heard, length, anew
+        live.calls += 1
         sampler.submit(
             SampleRequest(
                 row=live.plan.index,
                 new_ids=view.inserted,
-                key=stream_key(self.seed, live.plan.index, ask.party, ask.exchange),
+                key=stream_key(self.seed, live.plan.index, ask.party, ask.exchange, live.calls),
                 max_tokens=most,
                 constraint=ask.constraint,
                 restart=anew,

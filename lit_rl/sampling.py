@@ -2,7 +2,7 @@
 
 import bisect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -129,7 +129,7 @@ class CachedRows:
         return logits
 
     def _last_logits(self, count: list[int], ids: Tensor, positions: Tensor, mask: Any) -> Tensor:
-        """Keep one hidden state a row *before* the vocabulary product; the model's own scaling after it still applies."""
+        """Keep one hidden state a row *before* the vocabulary product; the model's scaling after it still applies."""
         hook = None
         if ids.shape[1] > 1:
             pick = (torch.arange(len(count), device=ids.device), torch.tensor(count, device=ids.device) - 1)
@@ -263,6 +263,7 @@ class Sampler:
         self.decoding = 0
         self.queue: list[SampleRequest] = []
         self.place: dict[int, int] = {}  # row -> slot
+        self.moved_out: dict[int, list[int]] = {}  # tokens of rows that gave up their slot while they waited
         self.work = Work()
 
     # -- what callers use --------------------------------------------------------------------------------------
@@ -273,8 +274,23 @@ class Sampler:
             raise ValueError(f"SampleRequest for row {request.row}: new_ids is empty; a turn needs at least a header.")
         if request.row in self.place:
             self._prepare(self.slots[self.place[request.row]], request)
-        else:
-            self.queue.append(request)
+            return
+        before = self.moved_out.pop(request.row, [])
+        if before and not request.restart:
+            request = replace(request, new_ids=[*before, *request.new_ids])
+        self.queue.append(request)
+
+    @torch.inference_mode()
+    def make_room(self) -> None:
+        """Move waiting rows out for those in the queue; what they held is run again at their next turn.
+
+        For callers whose waiting rows cannot go on before queued ones do (two parties that wait for each other).
+        """
+        waiting = [slot.row for slot in self.slots[self.decoding :] if not slot.pending]
+        for row in waiting[: len(self.queue)]:
+            ids = self.slots[self.place[row]].ids
+            self.release([row])
+            self.moved_out[row] = ids
 
     @property
     def busy(self) -> bool:
@@ -291,8 +307,11 @@ class Sampler:
 
     @torch.inference_mode()
     def release(self, rows: Iterable[int]) -> None:
-        """Forget rows that wait; their slots are free."""
-        for row in sorted(rows, key=self.place.__getitem__, reverse=True):  # from the end: least is moved
+        """Forget rows that wait; their slots are free.  Rows that are not here are none of ours."""
+        rows = set(rows)
+        for row in rows & self.moved_out.keys():
+            del self.moved_out[row]
+        for row in sorted(rows & self.place.keys(), key=self.place.__getitem__, reverse=True):  # so that least is moved
             slot, last = self.place[row], len(self.slots) - 1
             if slot < self.decoding:
                 raise RuntimeError(f"Row {row} is being sampled; it can be released once its turn is finished.")
