@@ -1,5 +1,6 @@
 """One causal LM, the parties that live on it as LoRA adapters, and value heads."""
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -72,6 +73,9 @@ class PolicyConfig:
             raise ValueError("policy.quantization freezes the base: name the parties to train in policy.adapters.")
         if self.adapters is not None and not self.adapters:
             raise ValueError("policy.adapters is empty; name at least one party, or leave it out to train all weights.")
+        for party in self.adapters or {}:
+            if not re.fullmatch(r"\w+", party) or party == "value_heads":
+                raise ValueError(f"policy.adapters: {party!r} is no name for a party; use letters, digits and '_'.")
 
 
 class Policy(nn.Module):
@@ -128,27 +132,26 @@ class Policy(nn.Module):
         return self
 
     def trainable_names(self) -> list[str]:
-        """Names of the parameters that are trained and saved: by party and head, not by ``requires_grad`` of the moment."""
-        if not self.parties:
-            return [name for name, _ in self.named_parameters()]
-        marks = tuple(f".{party}." for party in self.parties)
-        return [
-            name
-            for name, _ in self.named_parameters()
-            if name.startswith("value_heads.") or ("lora_" in name and any(mark in name for mark in marks))
-        ]
+        """Names of the parameters that are trained and saved: by party and head, not by ``requires_grad``."""
+        return [name for name, _ in self.named_parameters() if self._group_of(name) is not None]
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trained parameters by party (``"all"`` without adapters) and ``"value_heads"``."""
         named = dict(self.named_parameters())
         groups: dict[str, list[nn.Parameter]] = {}
         for name in self.trainable_names():
-            if name.startswith("value_heads."):
-                group = "value_heads"
-            else:
-                group = next((party for party in self.parties if f".{party}." in name), "all")
-            groups.setdefault(group, []).append(named[name])
+            groups.setdefault(str(self._group_of(name)), []).append(named[name])
         return groups
+
+    def _group_of(self, name: str) -> str | None:
+        """Whose parameter ``name`` is; None for frozen ones."""
+        if name.startswith("value_heads."):
+            return "value_heads"
+        if not self.parties:
+            return "all"
+        # A party may be called like a module ("model", "layers"): only the piece behind PEFT's own is its name.
+        adapter = re.search(r"\.lora_\w+\.(\w+)", name)
+        return adapter.group(1) if adapter and adapter.group(1) in self.parties else None
 
     # -- acting ------------------------------------------------------------------------------------------------
 
