@@ -219,6 +219,28 @@ def test_restart_runs_only_what_differs(make_model: Callable[..., Any]) -> None:
     assert said.ids == first.ids
 
 
+def test_moved_out_rows_go_on_where_they_were(make_model: Callable[..., Any]) -> None:
+    """Rows that gave their slot to others are run again at their next turn, and say what they would have said."""
+    model = make_model("qwen2")
+    sampler = sampler_of(model, max_rows=2)
+    rows = {row: tokens(5 + row, seed=row) for row in range(4)}
+    for row, said in answers(sampler, [ask(row, rows[row]) for row in (0, 1)]).items():
+        rows[row] += said.ids
+    sampler.submit(ask(2, rows[2]))
+    assert sampler.run() == [] and sampler.busy, "no slot is free"
+    sampler.make_room()
+    for said in [said for _ in range(12) for said in sampler.run()]:
+        rows[said.row] += said.ids
+    assert len(sampler.moved_out) == 1
+    moved = next(iter(sampler.moved_out))
+    sampler.release([2])
+    new = tokens(3, seed=9)
+    said = answers(sampler, [ask(moved, new, key=5)])[moved]
+    assert_same(said, plain_turn(model, rows[moved] + new, 5, 12))
+    sampler.release([0, 1, 77])
+    assert not sampler.slots and not sampler.moved_out
+
+
 @pytest.mark.parametrize("cached", [True, False])
 def test_waiting_rows_survive_the_comings_and_goings_of_others(cached: bool, make_model: Callable[..., Any]) -> None:
     """Rows wait while others enter, speak, leave and are swapped around them; then they go on where they were."""
