@@ -105,7 +105,7 @@ ensure_environment() {
     printf '%s\n' interrupted "$extras" >"$STAMP"
     install_torch
     target=$(echo "$extras" | grep -vx core | paste -sd, - || true)
-    say "Installing lit-rl${target:+ [$target]} and what it needs: a download of about 300 MB, 1 GB on disk"
+    say "Installing lit-rl${target:+ [$target]} and what it needs: a download of about 200 MB, 1 GB on disk"
     # Whichever torch is there now stays.
     grep -v '^torch==' constraints.txt >"$VENV/constraints.txt"
     pip_install --constraint "$VENV/constraints.txt" --editable ".${target:+[$target]}"

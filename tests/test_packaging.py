@@ -80,6 +80,11 @@ def test_folders_at_the_root_are_mapped_and_linked(pyproject: dict[str, Any]) ->
         assert link.readlink() == Path("..", folder)
 
 
+def test_types_are_checked_wherever_there_is_python(pyproject: dict[str, Any]) -> None:
+    folders = [folder for folder in ("lit_rl", "tests", "scripts") if any((ROOT / folder).rglob("*.py"))]
+    assert pyproject["tool"]["mypy"]["files"] == folders  # mypy refuses a folder without Python
+
+
 def test_wheel_holds_every_file(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,62 @@ def test_a_python_that_does_not_run_is_named(checkout: Path) -> None:
     done = bash(checkout, "find_python", LIT_RL_PYTHON="no-such-python")
     assert done.returncode == 1
     assert "No Python 3.11 or newer among: no-such-python." in done.stderr
+
+
+# A Python for .venv whose ``-m lit_rl`` writes down its arguments and leaves the files of a run; FAIL_AT cuts it off.
+FAKE_PYTHON = """#!/bin/sh
+[ "$1 $2" = "-m lit_rl" ] || exec "{python}" "$@"
+shift 2
+echo "$*" >> calls
+case "$1" in
+fit) mkdir -p runs/quickstart/checkpoints && touch runs/quickstart/checkpoints/last.ckpt ;;
+esac
+[ "$1" != "$FAIL_AT" ] || exit 1
+[ "$1" != report ] || touch runs/quickstart/report.html
+"""
+FIT = "fit --config configs/quickstart/number_search.yaml"
+VALIDATE = "validate --config configs/quickstart/number_search.yaml"
+CHECKPOINT = "--ckpt_path runs/quickstart/checkpoints/last.ckpt"
+REPORT = "report runs/quickstart"
+
+
+@pytest.fixture
+def quickstart(checkout: Path) -> Callable[..., list[str]]:
+    """Runs the script on a prepared ``.venv``; gives the calls of ``lit-rl`` in this run."""
+    script = (ROOT / "scripts/quickstart").read_text()
+    stubs = "pip_install() { :; }\ninstall_torch() { :; }\nlit_rl() {"
+    (checkout / "scripts/quickstart").write_text(script.replace("lit_rl() {", stubs))
+    python = checkout / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(FAKE_PYTHON.format(python=sys.executable))
+    python.chmod(0o755)
+
+    def run(*arguments: str, fail_at: str = "") -> list[str]:
+        (checkout / "calls").write_text("")
+        environment = {"PATH": "/usr/bin:/bin", "FAIL_AT": fail_at}
+        done = subprocess.run(["bash", "scripts/quickstart", *arguments], cwd=checkout, env=environment)
+        assert done.returncode == (1 if fail_at else 0)
+        return (checkout / "calls").read_text().splitlines()
+
+    return run
+
+
+def test_quickstart_passes_arguments_on(quickstart: Callable[..., list[str]]) -> None:
+    calls = quickstart("--trainer.max_epochs=2")
+    arguments = "--trainer.max_epochs=2"
+    assert calls == [f"{FIT} {arguments}", f"{VALIDATE} {arguments} {CHECKPOINT}", REPORT]
+
+
+def test_quickstart_keeps_a_finished_run(quickstart: Callable[..., list[str]], checkout: Path) -> None:
+    quickstart()
+    assert quickstart() == [FIT, f"{VALIDATE} {CHECKPOINT}", REPORT]
+    assert len(list(checkout.glob("runs/quickstart-*/report.html"))) == 1
+
+
+@pytest.mark.parametrize("fail_at", ["fit", "validate", "report"])
+def test_quickstart_goes_on_with_a_run_that_was_cut_off(quickstart: Callable[..., list[str]], fail_at: str) -> None:
+    quickstart(fail_at=fail_at)
+    assert quickstart() == [f"{FIT} {CHECKPOINT}", f"{VALIDATE} {CHECKPOINT}", REPORT]
 
 
 def test_help_installs_nothing() -> None:
