@@ -317,6 +317,12 @@ class Policy(nn.Module):
         """``from_pretrained`` gives eval mode, PEFT's dropout would train: all off, on purpose."""
         for module in self.model.modules():
             module.training = False
+        if self.config.quantization:
+            from bitsandbytes.nn import Linear4bit
+
+            for module in self.model.modules():
+                # In eval mode, on CPUs with AVX-512, it packs its weights for a product that gives no gradient.
+                module.training = isinstance(module, Linear4bit)
         self._checkpointed: list[nn.Module] = []
         if self.config.gradient_checkpointing:
             self.lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -334,7 +340,7 @@ class Policy(nn.Module):
             for module in self._checkpointed:
                 module.training = False
 
-    def _scales(self) -> dict[str, float | None]:
+    def _scales(self) -> dict[str, Any]:
         """What stands between the head's output and the logits, by architecture."""
         text = self.lm.config.get_text_config()
         scale = getattr(text, "logit_scale", None) or 1.0
@@ -396,7 +402,7 @@ def _load_model(path: str, config: PolicyConfig, device: torch.device) -> Any:
             bnb_4bit_compute_dtype=dtype,
             bnb_4bit_quant_storage=dtype,  # sharded strategies need storage of the computing type
         )
-    model = AutoModelForCausalLM.from_pretrained(path, **options)
+    model: Any = AutoModelForCausalLM.from_pretrained(path, **options)
     if config.quantization is None:
         model = model.to(device)
     return _with_adapters(model, config) if config.adapters else model
@@ -410,7 +416,7 @@ def _with_adapters(model: Any, config: PolicyConfig) -> Any:
     lora = {
         party: LoraConfig(
             r=spec.rank,
-            lora_alpha=spec.alpha,
+            lora_alpha=spec.alpha,  # type: ignore[arg-type]  # PEFT only divides it
             target_modules=spec.target_modules,
             lora_dropout=0.0,
             task_type="CAUSAL_LM",
