@@ -94,7 +94,7 @@ ROW_FIELDS: dict[str, tuple[torch.dtype, str]] = {
     "terminated": (torch.bool, "B"),
     "truncated": (torch.bool, "B"),
 }
-REQUIRED = ("input_ids", "attention_mask", "party_ids", "loss_mask", "turn_ids", "old_log_probs")
+REQUIRED: tuple[str, ...] = ("input_ids", "attention_mask", "party_ids", "loss_mask", "turn_ids", "old_log_probs")
 REQUIRED += ("rewards", "turn_valid", "group_ids", "episode_ids", "terminated", "truncated")
 
 
@@ -187,6 +187,7 @@ class Rollouts:
         temperature: float = 1.0,
         figures: Mapping[str, float] | None = None,
         constraint_offsets: Mapping[str, int] | None = None,
+        min_exchanges: int = 1,
     ) -> "Rollouts":
         """One row per episode and trained party, or more where a turn says ``new_row``.
 
@@ -199,6 +200,7 @@ class Rollouts:
             label: "train" or the name of a validation condition.
             temperature: The sampler's.
             figures: What collecting measured.
+            min_exchanges: Least ``N``, so that all ranks agree on it however their dialogues went.
             constraint_offsets: First row of each constraint in the sampler's stacked table of allowed tokens.
         """
         if not episodes:
@@ -207,10 +209,10 @@ class Rollouts:
         if not rows:
             raise ValueError(f"None of {len(episodes)} episodes has a turn of a trained party {list(trained)}.")
         length = max(len(row["input_ids"]) for row in rows)
-        turns = max(len(row["rewards"]) for row in rows)
+        turns = max(min_exchanges, *(len(row["rewards"]) for row in rows))
         size = {"BT": length, "BN": turns}
         fill: dict[str, Any] = {"input_ids": pad_id, "party_ids": -1, "turn_ids": -1, "constraint_states": -1}
-        fields: dict[str, Tensor] = {}
+        fields: dict[str, Any] = {}
         for name, (dtype, dims) in ROW_FIELDS.items():
             if name not in rows[0]:
                 continue
@@ -304,9 +306,8 @@ class Rollouts:
 
     def micro_batch_rows(self, token_budget: int) -> Iterator[Tensor]:
         """The row indices of each of `micro_batches`, int64."""
-        lengths = self.attention_mask.sum(1)
-        order = torch.sort(lengths, stable=True).indices.tolist()
-        lengths = lengths.tolist()
+        sums = self.attention_mask.sum(1)
+        order, lengths = torch.sort(sums, stable=True).indices.tolist(), sums.tolist()
         batch: list[int] = []
         for row in order:
             if batch and (len(batch) + 1) * lengths[row] > token_budget:
@@ -317,13 +318,26 @@ class Rollouts:
 
     @classmethod
     def cat(cls, parts: Sequence["Rollouts"], pad_id: int = 0) -> "Rollouts":
-        """One batch of several; ``policy_version`` is the oldest.  All must have the same fields filled."""
+        """One batch of several; ``policy_version`` is the oldest.
+
+        Raises:
+            ValueError: Parts differ in parties, label, temperature, or in which fields are filled.
+        """
         first = parts[0]
+        for name in ("parties", "label", "temperature"):
+            if len(found := {getattr(part, name) for part in parts}) > 1:
+                raise ValueError(f"Rollouts.cat: parts differ in {name}: {sorted(found)}; they must be alike.")
         length = max(part.input_ids.shape[1] for part in parts)
         turns = max(part.rewards.shape[1] for part in parts)
         fill = {"input_ids": pad_id, "party_ids": -1, "turn_ids": -1, "constraint_states": -1}
 
         def joined(name: str, tensors: list[Tensor | None], dims: str) -> Tensor | None:
+            if name == "constraint_states" and any(tensor is not None for tensor in tensors):
+                # Whether a part holds a constrained turn is chance; one that does not is unconstrained throughout.
+                tensors = [
+                    torch.full_like(p.input_ids, -1, dtype=torch.int32) if t is None else t
+                    for p, t in zip(parts, tensors, strict=True)
+                ]
             present = [tensor for tensor in tensors if tensor is not None]
             if len(present) not in (0, len(parts)):
                 raise ValueError(f"Rollouts.cat: {name} is filled in {len(present)} of {len(parts)} parts.")
