@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -41,7 +42,7 @@ def demonstration_rows(
     """
     rows = [_row(demonstration, policy, party) for demonstration in demonstrations]
     count, length = len(rows), max(len(ids) for ids, _, _ in rows)
-    fields = {
+    fields: dict[str, Any] = {
         name: torch.zeros((count, length), dtype=dtype)
         for name, (dtype, dims) in ROW_FIELDS.items()
         if dims == "BT" and name in _FIELDS
@@ -72,7 +73,7 @@ def demonstration_rows(
     )
 
 
-_FIELDS = ("input_ids", "attention_mask", "party_ids", "loss_mask", "turn_ids", "old_log_probs")
+_FIELDS: tuple[str, ...] = ("input_ids", "attention_mask", "party_ids", "loss_mask", "turn_ids", "old_log_probs")
 _FIELDS += ("target_mask", "target_weights")
 
 

@@ -17,6 +17,8 @@ class _RowLayer(DynamicLayer):
     def __init__(self, rows: "RowCache"):
         super().__init__()
         self.rows = rows
+        self.keys: Any
+        self.values: Any
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         rows = self.rows
@@ -50,9 +52,11 @@ class RowCache(Cache):
 
     def __init__(self, slots: int, capacity: int = 64):
         super().__init__(layers=[])
+        self.layers: list[Any]
         self.slots, self.capacity = slots, capacity
         self.lengths = [0] * slots
-        self.range, self.width, self.span = (0, 0), 0, None
+        self.range, self.width = (0, 0), 0
+        self.span: tuple[int, int] | None = None
         self.index = self.positions = torch.empty(0)
 
     # -- transformers' side ------------------------------------------------------------------------------------
@@ -89,13 +93,13 @@ class RowCache(Cache):
         self.lengths += [0] * (slots - self.slots)
         self.slots, self.capacity = slots, capacity
         for layer in self.layers:
-            layer.resize(slots, capacity)  # type: ignore[attr-defined]
+            layer.resize(slots, capacity)
 
     def copy_row(self, source: int, target: int, length: int) -> None:
         """``target`` becomes the first ``length`` tokens of ``source``."""
         for layer in self.layers:
             for buffer in (layer.keys, layer.values):
-                buffer[target, :, :length] = buffer[source, :, :length]  # type: ignore[index]
+                buffer[target, :, :length] = buffer[source, :, :length]
         self.lengths[target] = length
 
     def swap_rows(self, a: int, b: int) -> None:
@@ -103,9 +107,9 @@ class RowCache(Cache):
         length = max(self.lengths[a], self.lengths[b])
         for layer in self.layers:
             for buffer in (layer.keys, layer.values):
-                kept = buffer[a, :, :length].clone()  # type: ignore[index]
-                buffer[a, :, :length] = buffer[b, :, :length]  # type: ignore[index]
-                buffer[b, :, :length] = kept  # type: ignore[index]
+                kept = buffer[a, :, :length].clone()
+                buffer[a, :, :length] = buffer[b, :, :length]
+                buffer[b, :, :length] = kept
         self.lengths[a], self.lengths[b] = self.lengths[b], self.lengths[a]
 
 

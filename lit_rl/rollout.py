@@ -111,7 +111,8 @@ class _Game:
         for plan in self.planned:
             self._open(plan)
         while any(self.waiting.values()) or any(sampler.busy for sampler in self.samplers.values()):
-            if not any([self._turns_of(name, party) for name, party in self.parties.items()]):
+            spoke = [self._turns_of(name, party) for name, party in self.parties.items()]
+            if not any(spoke):
                 for sampler in self.samplers.values():
                     sampler.make_room()
         work = Work()
