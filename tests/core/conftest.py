@@ -33,7 +33,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "mamba": ("Mamba", {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}),
 }
 _CONFIGS = {"gemma3": "Gemma3TextConfig"}
-_WORDS = [*"a b c d e f g h i j k l m n o p".split(), "one", "two", "think", "so", "yes", "no", "?", ".", ":"]
+_WORDS = [*"abcdefghijklmnop", "one", "two", "think", "so", "yes", "no", "?", ".", ":"]
 
 
 def random_model(architecture: str, seed: int = 0, spread: float = 6.0) -> Any:

@@ -69,17 +69,22 @@ def test_fork_and_swap() -> None:
     assert held(cache, 2) == [0, 1, 2, 200] and held(cache, 1) == [0, 1, 2, 3]
 
 
+def with_attention(config: Any, implementation: str) -> Any:
+    config._attn_implementation = implementation
+    return config
+
+
 def test_masks_by_hand() -> None:
     positions = torch.tensor([[2, 3], [0, 1]])
-    llama = attention_mask(LlamaConfig(attn_implementation="sdpa"), positions, 4, torch.float32)
+    llama = attention_mask(with_attention(LlamaConfig(), "sdpa"), positions, 4, torch.float32)
     assert llama[:, 0].int().tolist() == [[[1, 1, 1, 0], [1, 1, 1, 1]], [[1, 0, 0, 0], [1, 1, 0, 0]]]
-    config = MistralConfig(sliding_window=2, attn_implementation="sdpa")
+    config = with_attention(MistralConfig(sliding_window=2), "sdpa")
     window = attention_mask(config, positions, 4, torch.float32)
     assert window[:, 0].int().tolist() == [[[0, 1, 1, 0], [0, 0, 1, 1]], [[1, 0, 0, 0], [1, 1, 0, 0]]]
 
 
 def test_masks_by_layer_type_and_eager() -> None:
-    config = Gemma2Config(sliding_window=2, num_hidden_layers=2, attn_implementation="eager")
+    config = with_attention(Gemma2Config(sliding_window=2, num_hidden_layers=2), "eager")
     masks = attention_mask(config, torch.tensor([[2]]), 3, torch.float32)
     low = torch.finfo(torch.float32).min
     assert masks["full_attention"].flatten().tolist() == [0, 0, 0]

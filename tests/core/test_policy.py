@@ -26,7 +26,7 @@ def talk(
 ) -> dict[str, Any]:
     """Two ragged turns of four rows as one training batch: ids, mask, sampler log-probs, states."""
     columns: dict[str, Any] = {"ids": 0, "mask": False, "log_probs": 0.0, "states": -1}  # with their pads
-    rows = [{name: [] for name in columns} for _ in range(4)]
+    rows: list[dict[str, Any]] = [{name: [] for name in columns} for _ in range(4)]
     generator = torch.Generator().manual_seed(3)
     with policy.acting_as(party):
         sampler = policy.sampler(SamplingSettings(temperature=temperature), max_rows=4)
@@ -286,7 +286,7 @@ def test_values(make_policy: Callable[..., Policy]) -> None:
         assert values.shape == IDS.shape and values.dtype == torch.float32
         assert not torch.equal(values, policy.values(IDS, "high"))
         hidden = policy.lm(input_ids=IDS, output_hidden_states=True).hidden_states[-1]
-        head = policy.value_heads["critic"]
+        head: Any = policy.value_heads["critic"]
         torch.testing.assert_close(values, hidden @ head.weight[0] + head.bias, atol=1e-5, rtol=1e-5)
         values.sum().backward()
     assert head.weight.grad is not None and head.bias.grad is not None
@@ -318,7 +318,8 @@ def test_peft_loads_what_save_writes(make_policy: Callable[..., Policy], model_f
         with policy.acting_as(party), torch.no_grad():
             assert torch.equal(loaded(input_ids=IDS).logits, policy.lm(input_ids=IDS).logits)
     heads = load_file(tmp_path / "heads.safetensors")
-    assert torch.equal(heads["critic.weight"], policy.value_heads["critic"].weight)
+    critic: Any = policy.value_heads["critic"]
+    assert torch.equal(heads["critic.weight"], critic.weight)
     assert AutoTokenizer.from_pretrained(tmp_path).chat_template == policy.tokenizer.chat_template
 
 
@@ -335,7 +336,8 @@ def test_a_whole_model_is_saved_and_loaded(make_policy: Callable[..., Policy], t
 
 
 def test_bad_configs_are_refused(tiny: TinyModel, tmp_path: Path) -> None:
-    for options in ({}, {"path": "x", "tiny": tiny}):
+    both: dict[str, Any] = {"path": "x", "tiny": tiny}
+    for options in ({}, both):
         with pytest.raises(ValueError, match="exactly one of policy.path .* and policy.tiny"):
             PolicyConfig(**options)
     with pytest.raises(ValueError, match="name the parties to train in policy.adapters"):

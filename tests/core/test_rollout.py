@@ -40,7 +40,7 @@ class Lesson:
         return Outcome(ask=self._ask(Message("user", self.task)))
 
     def _ask(self, message: Message) -> Ask:
-        messages = (message,)
+        messages: tuple[Message, ...] = (message,)
         options: dict[str, Any] = self.options if self.speaker == "student" else {"context": self.turn}
         if self.speaker == "teacher" and self.turn == 0:
             messages = (Message("system", self.private), message)

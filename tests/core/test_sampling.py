@@ -60,7 +60,7 @@ def plain_turn(
     model: Any, row: list[int], key: int, max_tokens: int, *, temperature: float = 1.0, allowed: Any = None
 ) -> tuple[list[int], list[float]]:
     """One turn the slow way: the whole row through the model for each token, the inverse CDF in a Python loop."""
-    row, said, log_probs = list(row), [], []
+    row, said, log_probs = list(row), list[int](), list[float]()
     while len(said) < max_tokens and not (said and said[-1] in STOP):
         logits = model(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1].double()
         if temperature > 0:
@@ -93,7 +93,7 @@ def test_ragged_dialogues_equal_plain_recomputation(architecture: str, make_mode
     cached = architecture in ATTENTION
     assert rows_work(model) == cached
     sampler = sampler_of(model, cached=cached)
-    rows = {row: [] for row in range(5)}
+    rows: dict[int, list[int]] = {row: [] for row in range(5)}
     for turn in range(3):
         requests = [
             ask(row, tokens(3 + 4 * ((row + turn) % 3), seed=10 * row + turn), max_tokens=5 + row) for row in rows
@@ -299,9 +299,10 @@ def test_top_k_and_top_p_restrict_and_renormalise(make_model: Callable[..., Any]
     prompt = tokens(6, seed=2)
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([prompt])).logits[0, -1]
-    for options in ({"top_k": 3}, {"top_p": 0.6}):
-        found = answers(sampler_of(model, **options), [ask(row, prompt, max_tokens=1) for row in range(60)])
-        likely = keep_likely(logits[None], options.get("top_k", 0), options.get("top_p", 1.0))[0].log_softmax(0)
+    for top_k, top_p in ((3, 1.0), (0, 0.6)):
+        sampler = sampler_of(model, top_k=top_k, top_p=top_p)
+        found = answers(sampler, [ask(row, prompt, max_tokens=1) for row in range(60)])
+        likely = keep_likely(logits[None], top_k, top_p)[0].log_softmax(0)
         assert {said.ids[0] for said in found.values()} == set(likely.isfinite().nonzero().flatten().tolist())
         for said in found.values():
             assert said.log_probs[0] == pytest.approx(float(likely[said.ids[0]]), abs=1e-5)

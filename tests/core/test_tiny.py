@@ -1,6 +1,7 @@
 """The tiny models: real transformers models, the same everywhere, built once."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def test_the_same_numbers_give_the_same_weights(tmp_path: Path, monkeypatch: pyt
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-def vars_of(tiny: TinyModel) -> dict[str, object]:
+def vars_of(tiny: TinyModel) -> dict[str, Any]:
     return {name: getattr(tiny, name) for name in ("words", "numbers", "hidden_size", "layers", "heads")}
 
 
