@@ -264,6 +264,7 @@ class DidacticDataModule(L.LightningDataModule):
             policy_version=module.policy_version,
             label=label,
             temperature=settings.temperature,
+            min_exchanges=self.dialogue.max_turns if label == "train" else self.validation_turns,
             constraint_offsets=policy.constraints.offsets if policy.constraints else None,
         ).to(policy.device)
         if reference and module.needs_reference:

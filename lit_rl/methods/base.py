@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lit_rl.distributed import no_backward_sync, sync_gradients, world_sum
 from lit_rl.episodes import Rollouts
-from lit_rl.methods.figures import StepFigures, rollout_figures
+from lit_rl.methods.figures import StepFigures
 from lit_rl.metrics import AccuracyByTurn, solve_turns
 from lit_rl.objectives import AggregationMode, KLEstimator, aggregation_totals, kl_estimate, token_weights
 from lit_rl.policy import Policy, PolicyConfig
@@ -280,7 +280,7 @@ class Method(L.LightningModule):
         optimizer.zero_grad()
         self._step_scheduler()
         self.policy_version += 1
-        figures.add("grad_norm", norm, torch.ones_like(norm), summed=True)
+        figures.add("grad_norm", norm, torch.ones_like(norm))
         figures.steps += 1
 
     def _micro_batches(self, rollouts: Rollouts) -> Iterator[tuple[str, Rollouts]]:
@@ -313,7 +313,7 @@ class Method(L.LightningModule):
             loss = (weigh(part) * token_loss).sum()
             self.manual_backward(loss)
         with torch.no_grad():
-            figures.add("loss", loss, torch.ones_like(loss), summed=True)
+            figures.add("loss", loss, torch.ones_like(loss))
             assert entropy is not None
             figures.add("entropy", entropy.sum(), mask.sum())
             figures.compare(log_probs, part, mask, first=part.policy_version == self.policy_version)
@@ -360,7 +360,8 @@ class Method(L.LightningModule):
     # -- figures -----------------------------------------------------------------------------------------------
 
     def _log_batch(self, batch: Rollouts, figures: StepFigures, seconds: float) -> None:
-        values = {f"train/{k}": v for k, v in {**rollout_figures(batch), **figures.result(world_sum)}.items()}
+        figures.add_rollouts(batch)
+        values = {f"train/{name}": value for name, value in figures.result(world_sum).items()}
         values["train/learning_rate"] = self._learning_rate()
         values |= {name: value for name, value in batch.figures.items()}
         values["time/learning_seconds"] = seconds
