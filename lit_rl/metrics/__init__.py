@@ -1,4 +1,36 @@
 """Metrics: what validation measures, in the style of torchmetrics; nothing else of lit-rl behind them."""
-from lit_rl.metrics.accuracy_by_turn import AccuracyByTurn, solve_turns
 
-__all__ = ["AccuracyByTurn", "solve_turns"]
+from lit_rl.metrics.accuracy_by_turn import AccuracyByTurn, AttemptShares, TurnSummary
+from lit_rl.metrics.functional import (
+    accuracy_by_turn,
+    area_under_turns,
+    attempt_counts,
+    attempt_shares,
+    conditional_success,
+    first_jump,
+    gain,
+    mean_turns_to_solve,
+    normalized_gain,
+    solve_counts,
+    solve_turns,
+)
+from lit_rl.metrics.interval import Interval, seed_interval
+
+__all__ = [
+    "AccuracyByTurn",
+    "AttemptShares",
+    "Interval",
+    "TurnSummary",
+    "accuracy_by_turn",
+    "area_under_turns",
+    "attempt_counts",
+    "attempt_shares",
+    "conditional_success",
+    "first_jump",
+    "gain",
+    "mean_turns_to_solve",
+    "normalized_gain",
+    "seed_interval",
+    "solve_counts",
+    "solve_turns",
+]
