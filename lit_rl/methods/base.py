@@ -394,7 +394,7 @@ class Method(L.LightningModule):
         for name, metric in self.accuracies.items():
             if name.startswith(f"{stage}/"):
                 accuracy = metric.compute()
-                values |= {f"{name}/accuracy_turn_{k + 1}": float(a) for k, a in enumerate(accuracy)}
+                values |= {f"{name}/accuracy_turn_{k + 1}": float(a) for k, a in enumerate(accuracy.reshape(-1))}
                 metric.reset()
         if values and not getattr(self.trainer, "sanity_checking", False):
             self.record(values, step=self.policy_version)
