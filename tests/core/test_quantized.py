@@ -1,13 +1,14 @@
 """A frozen base in 4 bits with adapters on it, on the CPU: load, learn, sample, save, load again."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 from peft import PeftModel, prepare_model_for_kbit_training
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from lit_rl.noise import stream_key
 from lit_rl.policy import LoRA, Policy, PolicyConfig
@@ -42,6 +43,15 @@ def sample(policy: Policy, party: str | None) -> tuple[torch.Tensor, torch.Tenso
         ids[one.row, :stop] = torch.tensor([*PROMPTS[one.row], *one.ids])
         mask[one.row, begin:stop], log_probs[one.row, begin:stop] = True, torch.tensor(one.log_probs)
     return ids, mask, log_probs
+
+
+def four_bits() -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )
 
 
 def bits(parameter: torch.Tensor) -> torch.Tensor:
@@ -83,12 +93,7 @@ def test_load_learn_sample_save_reload(tmp_path: Path) -> None:
     fresh = AutoModelForCausalLM.from_pretrained(
         policy.path,
         dtype=torch.float32,
-        quantization_config=BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.float32,
-        ),
+        quantization_config=four_bits(),
     )
     fresh = prepare_model_for_kbit_training(fresh, use_gradient_checkpointing=False)
     for party in ("student", "teacher"):
@@ -126,6 +131,28 @@ def test_checkpointing_in_four_bits() -> None:
     assert found[0].keys() == found[1].keys() and found[0]
     for name, gradient in found[0].items():
         torch.testing.assert_close(found[1][name], gradient, atol=1e-6, rtol=1e-5)
+
+
+def test_gradients_are_those_of_the_dequantised_model(
+    make_model: Callable[..., Any], model_folder: Path, tmp_path: Path
+) -> None:
+    """Without biases too (Llama), where a product that knows no backward pass would lose gradients in silence."""
+    make_model("llama").save_pretrained(tmp_path / "whole")
+    quantised = AutoModelForCausalLM.from_pretrained(tmp_path / "whole", quantization_config=four_bits())
+    quantised.dequantize().save_pretrained(tmp_path / "rounded")
+    found = []
+    cases: list[tuple[str, Literal["nf4"] | None]] = [("whole", "nf4"), ("rounded", None)]
+    for folder, quantization in cases:
+        AutoTokenizer.from_pretrained(model_folder).save_pretrained(tmp_path / folder)
+        adapters = {"student": LoRA(rank=4)}
+        policy = Policy(PolicyConfig(path=str(tmp_path / folder), adapters=adapters, quantization=quantization))
+        ids, mask, _ = sample(policy, None)
+        with policy.acting_as("student"):
+            policy.log_probs(ids, mask)[0].sum().backward()
+        found.append({n: p.grad for n, p in policy.named_parameters() if p.grad is not None and p.grad.any()})
+    assert found[0].keys() == found[1].keys() and len(found[0]) == 2 * 7
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], atol=1e-4, rtol=1e-4)
 
 
 def test_bfloat16_is_loose_and_works() -> None:
