@@ -1,0 +1,60 @@
+"""Runs of the command line in forked children of one process that has everything imported already."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+
+def in_child(function: Callable[[], object], output: Path) -> int:
+    """Call ``function`` in a forked child with its output in a file.
+
+    Returns:
+        Its exit code: 0, the code of ``SystemExit``, 1 after another exception, or -N if signal N ended it.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        _be_the_child(function, output)
+    _, status = os.waitpid(child, 0)
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def _be_the_child(function: Callable[[], object], output: Path) -> None:
+    code = 1
+    try:
+        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+        function()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def kill_on_call(owner: object, name: str, call: int, before: bool = True) -> None:
+    """From its ``call``-th call on (1-based), ``owner.name`` is the end of this process by SIGKILL."""
+    real, calls = getattr(owner, name), 0
+
+    def killing(*args: object, **kwargs: object) -> object:
+        nonlocal calls
+        calls += 1
+        if before and calls >= call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*args, **kwargs)
+        if calls >= call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, killing)
