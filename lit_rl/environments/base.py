@@ -38,7 +38,8 @@ class Reply:
     """What the party said."""
 
     text: str
-    stop_reason: Literal["end", "length", "said"] = "said"  # "said": written by a script or endpoint, not sampled
+    # "said": a script's words, meant as they are; a model's, remote or not, came to an "end" or to the limit "length".
+    stop_reason: Literal["end", "length", "said"] = "said"
     token_ids: tuple[int, ...] = ()  # as sampled, with the end-of-turn token if it was sampled
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-AttemptKind = Literal["answer", "question", "both", "hedge", "malformed", "empty"]
+from lit_rl.verification.attempts import Attempt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,17 +15,8 @@ class Problem:
     domain: str
     prompt: str  # public
     gold: str  # for the verifier only
-    private: Mapping[str, str] = field(default_factory=dict)  # for the teacher only
+    private: Mapping[str, str] = field(default_factory=dict)  # for the teacher only; "answer" must not leak either
     meta: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """What an utterance turned out to be."""
-
-    kind: AttemptKind
-    answer: str | None = None
-    correct: bool = False
 
 
 @runtime_checkable
@@ -38,4 +29,6 @@ class TaskSource(Protocol):
 
     def __getitem__(self, index: int) -> Problem: ...
 
-    def verify(self, problem: Problem, utterance: str) -> Attempt: ...
+    def verify(self, problem: Problem, utterance: str) -> Attempt:
+        """What ``utterance`` is as an attempt at ``problem``; never raises, whatever a model said."""
+        ...

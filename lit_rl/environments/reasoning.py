@@ -1,0 +1,186 @@
+"""Tasks of reasoning-gym by name, without running what a model wrote.
+
+Some verifiers of reasoning-gym evaluate the answer as code in this process, some raise, some accept nonsense (that of
+spell_backward a right answer with any tail).  So only its problems and their answers are used; no text of a model meets
+any of its verifiers.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lit_rl.environments.problems import Attempt, Problem
+from lit_rl.environments.reasoning_names import ALLOWED, REFUSED
+from lit_rl.verification.answers import AnswerFormat, marked_answer, verify_answer
+from lit_rl.verification.extraction import as_number, as_words
+
+
+class ReasoningGymTasks:
+    """Problems of one task of reasoning-gym, the same for the same arguments on every machine.
+
+    Args:
+        task: Name in reasoning-gym, of a task with one short right answer.
+        size: Number of problems.
+        seed: Of the problems; different seeds share none but by chance.  (reasoning-gym's own seeds 0 and 1 share all
+            but one problem.)
+        options: Of the task's config, such as ``{"max_n": 100}``.
+        prompt: What the student reads, with ``{question}`` or fields of the item's metadata filled in; lists are
+            joined by spaces: "gcd {numbers}" becomes "gcd 12 18".
+        answer_format: "marked" for ``ans ...``, "boxed" for LaTeX's box.
+        distinct: No two problems with the same prompt, so that held-out problems are new; all are then made at once.
+            False makes each when it is asked for.
+
+    Raises:
+        ValueError: An unknown or refused task, an option or a field that does not exist, or fewer distinct problems
+            than ``size``.
+        ImportError: reasoning-gym is not installed.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        size: int = 1000,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+        prompt: str = "{question}",
+        *,
+        answer_format: AnswerFormat = "marked",
+        distinct: bool = True,
+    ):
+        _check_task(task)
+        if size < 1:
+            raise ValueError(f"ReasoningGymTasks.size is {size}; it must be at least 1.")
+        if answer_format not in ("marked", "boxed"):
+            raise ValueError(f"ReasoningGymTasks.answer_format is {answer_format!r}; it must be 'marked' or 'boxed'.")
+        self.name, self.task, self.size, self.seed, self.prompt = task, task, size, seed, prompt
+        self.answer_format = answer_format
+        self._dataset = _dataset(task, 20 * size + 20, seed, dict(options or {}))
+        self._made: dict[int, Problem] = {}
+        _check_prompt(prompt, self._dataset)
+        self._items: Sequence[int] = self._distinct() if distinct else range(size)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Problem:
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        return self._problem(self._items[index])
+
+    def _problem(self, number: int) -> Problem:
+        if number not in self._made:
+            self._made[number] = self._make(number)
+        return self._made[number]
+
+    def verify(self, problem: Problem, utterance: str) -> Attempt:
+        gold = problem.gold
+        if self.answer_format == "marked" and gold.removeprefix("-").isdigit():
+            return marked_answer(utterance, gold)
+        return verify_answer(utterance, gold, self.answer_format, lambda answer: _right(answer, gold))
+
+    def _make(self, number: int) -> Problem:
+        item = self._dataset[number]
+        gold = str(item["answer"])
+        return Problem(
+            id=f"{self.task}-{self.seed}-{number}",
+            domain=self.task,
+            prompt=self.prompt.format(**_fields(item)),
+            gold=gold,
+            private={"answer": gold},
+        )
+
+    def _distinct(self) -> list[int]:
+        """The first ``size`` items of reasoning-gym whose prompts differ."""
+        first: dict[str, int] = {}
+        for number in range(len(self._dataset)):
+            problem = self._make(number)
+            if problem.prompt not in first:
+                first[problem.prompt], self._made[number] = number, problem
+            if len(first) == self.size:
+                return list(first.values())
+        raise ValueError(
+            f"ReasoningGymTasks.size is {self.size}, but {len(self._dataset)} problems of {self.task!r} have only "
+            f"{len(first)} different prompts; lower it, widen the options, or allow repeats with distinct=False."
+        )
+
+
+def _right(answer: str, gold: str) -> bool:
+    """The same words or the same number; a fraction must be as asked for, in lowest terms."""
+    if as_words(answer) == as_words(gold):
+        return True
+    return (
+        "/" not in answer
+        and "frac" not in answer
+        and as_number(gold) is not None
+        and as_number(answer) == as_number(gold)
+    )
+
+
+def _check_task(task: str) -> None:
+    if task in ALLOWED:
+        return
+    allowed = f"Allowed are: {', '.join(ALLOWED)}."
+    if task in REFUSED:
+        raise ValueError(f"ReasoningGymTasks.task {task!r} is refused: {REFUSED[task]}. {allowed}")
+    if task in _reasoning_gym().factory.DATASETS:
+        reason = "its answers are long, or may be right in several forms"
+        raise ValueError(f"ReasoningGymTasks.task {task!r} is refused: {reason}. {allowed}")
+    close = difflib.get_close_matches(task, ALLOWED)
+    meant = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    raise ValueError(f"ReasoningGymTasks.task {task!r} is no task of reasoning-gym; {meant}{allowed}")
+
+
+def _reasoning_gym() -> Any:
+    try:
+        import reasoning_gym
+    except ImportError as error:
+        raise ImportError('ReasoningGymTasks needs reasoning-gym: pip install "lit-rl[reasoning]"') from error
+    return reasoning_gym
+
+
+def _dataset(task: str, size: int, seed: int, options: dict[str, Any]) -> Any:
+    gym = _reasoning_gym()
+    known = {field.name for field in dataclasses.fields(gym.factory.DATASETS[task][1])} - {"size", "seed"}
+    if unknown := sorted(set(options) - known):
+        raise ValueError(f"ReasoningGymTasks.options: {task!r} has no option {unknown[0]!r}; it has {sorted(known)}.")
+    # It makes item i with the random stream seed + i, so seeds must lie far apart.
+    far = int.from_bytes(hashlib.blake2b(f"{task} {seed}".encode(), digest_size=4).digest(), "big") >> 1
+    try:
+        return gym.create_dataset(task, size=size, seed=far, **options)
+    except Exception as error:
+        raise ValueError(f"ReasoningGymTasks.options {options} do not fit {task!r}: {error!r}.") from error
+
+
+class _Spaced(list[Any]):
+    """A list that a template writes without brackets."""
+
+    def __format__(self, spec: str) -> str:
+        return " ".join(format(value, spec) for value in self)
+
+
+def _fields(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What a prompt may name."""
+    known = {"question": item["question"], **item["metadata"]}
+    return {name: _Spaced(value) if isinstance(value, list | tuple) else value for name, value in known.items()}
+
+
+def _check_prompt(prompt: str, dataset: Any) -> None:
+    """Raise ValueError unless the template can be filled in and does not give the answer away."""
+    items = [dataset[i] for i in range(8)]
+    known = sorted(set(_fields(items[0])) - {"source_dataset", "source_index", "difficulty"})
+    try:
+        prompt.format(**_fields(items[0]))
+        names = [name for _, name, _, _ in string.Formatter().parse(prompt) if name]
+    except (KeyError, IndexError, AttributeError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"ReasoningGymTasks.prompt {prompt!r} cannot be filled in ({error!r}); known are {known}."
+        ) from error
+    if not names:
+        raise ValueError(f"ReasoningGymTasks.prompt {prompt!r} is the same for all problems; name some of {known}.")
+    golds = [str(item["answer"]) for item in items]
+    for name in names:
+        if len(set(golds)) > 1 and golds == [f"{{{name}}}".format(**_fields(item)) for item in items]:
+            raise ValueError(f"ReasoningGymTasks.prompt {prompt!r} gives the answer away: {{{name}}} is it.")
