@@ -12,10 +12,12 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:  # reading a log, as the report does, needs no torch
+    from torch import Tensor
 
 MAGIC = b"lit-rl episodes 1\n"
 _FRAME = struct.Struct("<II")
@@ -171,11 +173,48 @@ def read_episodes(path: str | Path) -> Iterator[LoggedEpisode]:
         FileNotFoundError: There is no such file.
         ValueError: It is no episode log, or a record before the last is damaged.
     """
-    for header, arrays in _read_records(Path(path)):
-        yield from _episodes_of(header, arrays)
+    for header, arrays in read_records(Path(path)):
+        yield from episodes_of(header, arrays)
 
 
-def _read_records(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+def read_records(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """The header and arrays of each logged batch; raises as `read_episodes`."""
+    for _, body in _bodies(path):
+        yield _unpack(zlib.decompress(body))
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPlace:
+    """Where one logged batch stands in the file, and what its header says."""
+
+    offset: int
+    label: str
+    batch: int
+    step: int
+    policy_version: int
+    sampled: int  # episodes with their text
+
+
+def find_records(path: Path) -> Iterator[RecordPlace]:
+    """The place of each logged batch, for `read_record`: arrays are not unpacked.  Raises as `read_episodes`."""
+    for offset, body in _bodies(path):
+        unpacker = zlib.decompressobj()
+        (length,) = _LENGTH.unpack(unpacker.decompress(body, _LENGTH.size))
+        header = json.loads(unpacker.decompress(unpacker.unconsumed_tail, length))
+        facts = {name: header[name] for name in ("label", "batch", "step", "policy_version")}
+        yield RecordPlace(offset=offset, sampled=len(header["samples"]), **facts)
+
+
+def read_record(path: Path, place: RecordPlace) -> tuple[LoggedEpisode, ...]:
+    """The episodes of the logged batch at ``place``."""
+    with open(path, "rb") as file:
+        file.seek(place.offset)
+        length, _ = _FRAME.unpack(file.read(_FRAME.size))
+        return tuple(episodes_of(*_unpack(zlib.decompress(file.read(length)))))
+
+
+def _bodies(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Where each whole record begins, and its body as it is on disk."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         magic = file.read(len(MAGIC))
@@ -191,7 +230,7 @@ def _read_records(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, np.nda
                 if file.tell() == size:  # the length reached the disk, not all of the body
                     return
                 raise ValueError(f"{path}: the record at byte {start} is damaged; what follows cannot be trusted.")
-            yield _unpack(zlib.decompress(body))
+            yield start - _FRAME.size, body
 
 
 def _unpack(container: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -205,7 +244,8 @@ def _unpack(container: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return header, arrays
 
 
-def _episodes_of(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Iterator[LoggedEpisode]:
+def episodes_of(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Iterator[LoggedEpisode]:
+    """The episodes of one logged batch."""
     samples = {sample["index"]: sample for sample in header["samples"]}
     ends = np.cumsum(arrays["lengths"])
     rows_of: dict[int, list[int]] = {}

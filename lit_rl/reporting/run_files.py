@@ -14,6 +14,7 @@ from typing import Any
 
 METRICS, TIMINGS, EPISODES = "metrics.jsonl", "timings.jsonl", "episodes.bin"
 CONFIG, VALIDATION, REPORT = "config.yaml", "validation.json", "report.html"
+VALIDATION_BEFORE = "validation_before.json"  # the same before training, if somebody validated then
 
 
 class AppendOnlyFile:

@@ -6,7 +6,14 @@ import pytest
 
 from lit_rl.episodes import Episode, Rollouts, Turn
 from lit_rl.reporting import read_episodes
-from lit_rl.reporting.episode_log import MAGIC, batch_record, choose_samples, token_texts
+from lit_rl.reporting.episode_log import (
+    MAGIC,
+    batch_record,
+    choose_samples,
+    find_records,
+    read_record,
+    token_texts,
+)
 
 WORDS = ["ans", "7", "<end>"]
 
@@ -116,3 +123,18 @@ def test_samples_come_from_different_groups_first() -> None:
     assert [e.index for e in choose_samples(episodes, 4)] == [0, 3, 1, 4]
     assert choose_samples(episodes, 0) == []
     assert len(choose_samples(episodes, 99)) == 5
+
+
+def test_records_are_found_and_read_alone(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    write(path, 3)
+    places = list(find_records(path))
+    assert [(p.label, p.batch, p.step, p.policy_version, p.sampled) for p in places] == [
+        ("train", 0, 0, 3, 1), ("train", 1, 2, 3, 1), ("train", 2, 4, 3, 1)
+    ]  # fmt: skip
+    whole = list(read_episodes(path))
+    alone = [episode for place in reversed(places) for episode in read_record(path, place)]
+    assert [(e.batch, e.index, e.turns) for e in alone] == [
+        (e.batch, e.index, e.turns) for e in whole[4:] + whole[2:4] + whole[:2]
+    ]
+    np.testing.assert_array_equal(alone[0].rows[1]["old_log_probs"], whole[4].rows[1]["old_log_probs"])
