@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import lightning as L
-import torch
 
+from lit_rl.datamodules.order import ShuffledOrder, run_seed
 from lit_rl.datamodules.stream import RolloutStream
-from lit_rl.demonstrations import Demonstration, demonstration_rows
-from lit_rl.distributed import is_distributed, rank
+from lit_rl.demonstrations import Demonstration, TrainTurns, demonstration_rows
+from lit_rl.distributed import rank, world_size
 from lit_rl.environments import TaskSource, read_rows
 from lit_rl.environments.base import Message
+from lit_rl.environments.teacher_words import RETRY
 from lit_rl.episodes import Rollouts
 from lit_rl.noise import stream_key
 
@@ -53,25 +54,51 @@ class StoredDialogues:
 
 
 class RightAnswers:
-    """One-turn dialogues made of a task source: the problem, and its answer in the format asked for.
+    """Dialogues made of a task source: the problem, perhaps wrong attempts, then the right answer.
+
+    Wrong attempts are answers of other problems, told apart by nothing but a fixed message: what a model learns from
+    them (with ``train_turns="final"``) is to answer the question in any turn, not to use feedback.
 
     Args:
         tasks: Problems with short answers.
         answer_format: The reply, with ``{answer}`` in it.
+        wrong_attempts: Most wrong attempts before the right one; each number from 0 on is equally likely.
+        feedback: What follows a wrong attempt.
+        seed: Of the wrong attempts.
     """
 
-    def __init__(self, tasks: TaskSource, answer_format: str = "ans {answer}"):
+    def __init__(
+        self,
+        tasks: TaskSource,
+        answer_format: str = "ans {answer}",
+        wrong_attempts: int = 0,
+        feedback: str = RETRY,
+        seed: int = 0,
+    ):
         if "{answer}" not in answer_format:
             raise ValueError(f"RightAnswers.answer_format is {answer_format!r}; it must contain {{answer}}.")
-        self.tasks, self.answer_format = tasks, answer_format
+        if wrong_attempts < 0:
+            raise ValueError(f"RightAnswers.wrong_attempts is {wrong_attempts}; it must be 0 or more.")
+        self.tasks, self.answer_format, self.wrong_attempts = tasks, answer_format, wrong_attempts
+        self.feedback, self.seed = feedback, seed
 
     def __len__(self) -> int:
         return len(self.tasks)
 
     def __getitem__(self, index: int) -> Demonstration:
         problem = self.tasks[index]
-        said = Message("assistant", self.answer_format.format(answer=problem.gold))
-        return Demonstration(problem.id, (Message("user", problem.prompt), said))
+        messages = [Message("user", problem.prompt)]
+        for wrong in self._wrong_answers(index, problem.gold):
+            messages += [self._said(wrong), Message("user", self.feedback)]
+        return Demonstration(problem.id, (*messages, self._said(problem.gold)))
+
+    def _said(self, answer: str) -> Message:
+        return Message("assistant", self.answer_format.format(answer=answer))
+
+    def _wrong_answers(self, index: int, gold: str) -> list[str]:
+        count = stream_key(self.seed, index, "count") % (self.wrong_attempts + 1)
+        others = [stream_key(self.seed, index, number) % len(self.tasks) for number in range(count)]
+        return [answer for answer in (self.tasks[other].gold for other in others) if answer != gold]
 
 
 class DemonstrationDataModule(L.LightningDataModule):
@@ -83,7 +110,8 @@ class DemonstrationDataModule(L.LightningDataModule):
         batch_size: Demonstrations per batch, over all ranks.
         batches_per_epoch: None takes one pass over the demonstrations.
         party: Whose replies they are.
-        seed: Of the order.
+        train_turns: Learn "all" replies, or the "final" one of each dialogue.
+        seed: Of the order; None takes that of ``seed_everything``.
     """
 
     def __init__(
@@ -94,7 +122,8 @@ class DemonstrationDataModule(L.LightningDataModule):
         batch_size: int = 64,
         batches_per_epoch: int | None = None,
         party: str = "student",
-        seed: int = 0,
+        train_turns: TrainTurns = "all",
+        seed: int | None = None,
     ):
         super().__init__()
         self.count = len(demonstrations) - num_validation
@@ -105,9 +134,9 @@ class DemonstrationDataModule(L.LightningDataModule):
             )
         self.demonstrations, self.num_validation, self.batch_size = demonstrations, num_validation, batch_size
         self.batches_per_epoch = batches_per_epoch or self.count // batch_size
-        self.party, self.seed = party, seed
+        self.party, self.train_turns = party, train_turns
+        self._order = ShuffledOrder(self.count, run_seed(seed))
         self._stream: RolloutStream | None = None
-        self._orders: dict[int, list[int]] = {}
 
     def train_dataloader(self) -> RolloutStream:
         if self._stream is None:
@@ -119,19 +148,15 @@ class DemonstrationDataModule(L.LightningDataModule):
             return []
         held_out = range(self.count, self.count + self.num_validation)
         starts = range(0, len(held_out), self.batch_size)
-        return [RolloutStream(lambda i: self._rows(held_out[starts[i] : starts[i] + self.batch_size]), len(starts))]
+
+        def collect(number: int) -> Rollouts:
+            return self._rows(held_out[starts[number] : starts[number] + self.batch_size])
+
+        return [RolloutStream(collect, len(starts), repeat=True)]
 
     def _training_batch(self, number: int) -> Rollouts:
         places = range(number * self.batch_size, (number + 1) * self.batch_size)
-        world = torch.distributed.get_world_size() if is_distributed() else 1
-        return self._rows([self._at(place) for place in places[rank() :: world]])
-
-    def _at(self, place: int) -> int:
-        epoch, offset = divmod(place, self.count)
-        if epoch not in self._orders:
-            generator = torch.Generator().manual_seed(stream_key(self.seed, "order", epoch) >> 1)
-            self._orders[epoch] = torch.randperm(self.count, generator=generator).tolist()
-        return self._orders[epoch][offset]
+        return self._rows([self._order[place] for place in places[rank() :: world_size()]])
 
     def _rows(self, indices: Sequence[int]) -> Rollouts:
         module: Any = self.trainer.lightning_module if self.trainer is not None else None
@@ -142,5 +167,6 @@ class DemonstrationDataModule(L.LightningDataModule):
             module.policy,
             party=self.party,
             policy_version=module.policy_version,
+            train_turns=self.train_turns,
         )
         return rows.to(module.policy.device)

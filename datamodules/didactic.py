@@ -1,16 +1,17 @@
 """Online dialogues between a student that is trained and a teacher that knows the answer."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import lightning as L
 import torch
 
+from lit_rl.datamodules.order import ShuffledOrder, run_seed
 from lit_rl.datamodules.stream import RolloutStream
-from lit_rl.distributed import is_distributed, rank
-from lit_rl.environments import DidacticDialogue, Problem, TaskSource
+from lit_rl.distributed import rank, world_size
+from lit_rl.environments import TEACHER_INSTRUCTION, DidacticDialogue, Problem, TaskSource
 from lit_rl.episodes import Rollouts
 from lit_rl.noise import stream_key
 from lit_rl.parties import Party, PolicyParty, ScriptedParty
@@ -33,6 +34,7 @@ class Dialogue:
     wrong_attempt_penalty: float = 0.0
     question_cost: float = 0.0
     student_instruction: str | None = None
+    teacher_instruction: str = TEACHER_INSTRUCTION
 
 
 class DidacticDataModule(L.LightningDataModule):
@@ -47,7 +49,8 @@ class DidacticDataModule(L.LightningDataModule):
         group_size: Dialogues per problem.
         batches_per_epoch: Training batches per epoch.
         student: How the student samples in training.
-        evaluation: How it samples in validation; conditions that end in "_greedy" take the likeliest token.
+        evaluation: How it samples in validation; None takes temperature 0.7 and top-p 0.95.  Conditions that end in
+            "_greedy" take the likeliest token.
         validation_group_size: Dialogues per problem in validation.
         dialogue: Rules of the dialogue.
         feedback: What the student hears in training: "teacher", or a control of arXiv 2606.30774: "retry" (a fixed
@@ -57,13 +60,13 @@ class DidacticDataModule(L.LightningDataModule):
         conditions: What ``lit-rl validate`` and ``test`` play: "teacher" and the controls, each also with "_greedy".
         max_rows: Dialogues sampled at once.
         on_error: When a teacher or verifier raises: "stop" the run, or "drop" the dialogue and count it.
-        seed: Of task order and all sampling noise.
+        seed: Of task order and all sampling noise; None takes that of ``seed_everything``.
     """
 
     def __init__(
         self,
         tasks: TaskSource,
-        teacher: Any,
+        teacher: Party | PolicyParty | Callable[[Any, int], str],
         *,
         validation_tasks: TaskSource | None = None,
         num_validation_tasks: int = 128,
@@ -80,7 +83,7 @@ class DidacticDataModule(L.LightningDataModule):
         conditions: Sequence[str] = (*CONDITIONS, "teacher_greedy"),
         max_rows: int = 256,
         on_error: Literal["stop", "drop"] = "stop",
-        seed: int = 0,
+        seed: int | None = None,
     ):
         super().__init__()
         for name in (*fit_conditions, *conditions):
@@ -88,51 +91,31 @@ class DidacticDataModule(L.LightningDataModule):
                 raise ValueError(f"data.conditions has {name!r}; known are {list(CONDITIONS)}, each also as X_greedy.")
         if len(tasks) == 0:
             raise ValueError(f"data.tasks ({tasks.name}) is empty; there is nothing to train on.")
-        for option, value in (("tasks_per_batch", tasks_per_batch), ("group_size", group_size)):
+        for option, value in (
+            ("num_validation_tasks", num_validation_tasks),
+            ("tasks_per_batch", tasks_per_batch),
+            ("group_size", group_size),
+            ("validation_group_size", validation_group_size),
+            ("max_rows", max_rows),
+        ):
             if value < 1:
                 raise ValueError(f"data.{option} is {value}; it must be at least 1.")
-        self.tasks, self.validation_tasks = tasks, validation_tasks
-        self.num_validation_tasks, self.tasks_per_batch, self.group_size = (
-            num_validation_tasks,
-            tasks_per_batch,
-            group_size,
-        )
-        self.batches_per_epoch = batches_per_epoch
+        self.tasks, self.tasks_per_batch, self.group_size = tasks, tasks_per_batch, group_size
+        self.batches_per_epoch, self.validation_group_size = batches_per_epoch, validation_group_size
         self.student = student or SamplingSettings()
         self.student.check_trainable()
-        self.evaluation = evaluation or SamplingSettings(
-            temperature=0.7, top_p=0.95, max_tokens=self.student.max_tokens
-        )
-        self.validation_group_size, self.dialogue, self.feedback = (
-            validation_group_size,
-            dialogue or Dialogue(),
-            feedback,
-        )
+        short = self.student.max_tokens
+        self.evaluation = evaluation or SamplingSettings(temperature=0.7, top_p=0.95, max_tokens=short)
+        self.dialogue, self.feedback = dialogue or Dialogue(), feedback
         self.validation_turns = validation_turns or self.dialogue.max_turns
         self.fit_conditions, self.conditions = tuple(fit_conditions), tuple(conditions)
-        self.max_rows, self.on_error, self.seed = max_rows, on_error, seed
+        self.max_rows, self.on_error, self.seed = max_rows, on_error, run_seed(seed)
         self.teacher: Party | PolicyParty = (
             teacher if isinstance(teacher, Party | PolicyParty) else ScriptedParty(teacher, TEACHER)
         )
+        self.held_out, training = _hold_out(tasks, validation_tasks, num_validation_tasks)
+        self._order = ShuffledOrder(training, self.seed)
         self._stream: RolloutStream | None = None
-        self._orders: dict[int, list[int]] = {}
-        self._split()
-
-    def _split(self) -> None:
-        """Task indices to train and to validate on; held-out tasks share no id with the training tasks."""
-        if self.validation_tasks is not None:
-            source, count = self.validation_tasks, min(self.num_validation_tasks, len(self.validation_tasks))
-            self._validation = [(source, i) for i in range(count)]
-            self._training = list(range(len(self.tasks)))
-            return
-        kept = len(self.tasks) - self.num_validation_tasks
-        if kept < 1:
-            raise ValueError(
-                f"data.tasks ({self.tasks.name}) has {len(self.tasks)} tasks and data.num_validation_tasks holds out "
-                f"{self.num_validation_tasks}; none is left to train on. Hold out fewer, or give data.validation_tasks."
-            )
-        self._training = list(range(kept))
-        self._validation = [(self.tasks, i) for i in range(kept, len(self.tasks))]
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------
 
@@ -144,13 +127,13 @@ class DidacticDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> list[RolloutStream]:
         fitting = self.trainer is not None and self.trainer.state.fn == "fit"
-        return self._evaluation_streams(self.fit_conditions if fitting else self.conditions)
+        return [self._evaluation_stream(c) for c in (self.fit_conditions if fitting else self.conditions)]
 
     def test_dataloader(self) -> list[RolloutStream]:
-        return self._evaluation_streams(self.conditions)
+        return [self._evaluation_stream(condition) for condition in self.conditions]
 
     def predict_dataloader(self) -> list[RolloutStream]:
-        return self._evaluation_streams(self.conditions[:1])
+        return [self._evaluation_stream(self.conditions[0])]
 
     def ceiling(self) -> list[float] | None:
         """Best accuracy by turn that any student can reach, where the task knows it."""
@@ -162,78 +145,47 @@ class DidacticDataModule(L.LightningDataModule):
     def _collect_training(self, number: int) -> Rollouts:
         """Batch ``number``: this rank's share of the tasks, whole groups."""
         first = number * self.tasks_per_batch
-        planned = [
-            Planned(
-                environment=self._dialogue(self.tasks, task, index, self.feedback, self.dialogue.max_turns),
-                index=index,
-                task_id=str(task),
-                group=place,
-            )
-            for place in self._share(range(first, first + self.tasks_per_batch))
-            for task in [self._task_at(place)]
-            for index in range(place * self.group_size, (place + 1) * self.group_size)
-        ]
-        return self._play(planned, "train", self.student, reference=True)
-
-    def _task_at(self, place: int) -> int:
-        """Task number ``place`` of the run: every pass over the tasks is a permutation of its own."""
-        epoch, offset = divmod(place, len(self._training))
-        if epoch not in self._orders:
-            generator = torch.Generator().manual_seed(stream_key(self.seed, "order", epoch) >> 1)
-            self._orders = {epoch: torch.randperm(len(self._training), generator=generator).tolist()}
-        return self._training[self._orders[epoch][offset]]
-
-    def _share(self, places: range) -> range:
-        """Every rank plays its own contiguous part, so that the union is what one process would play."""
-        world = torch.distributed.get_world_size() if is_distributed() else 1
-        if len(places) % world:
-            raise ValueError(
-                f"data.tasks_per_batch is {len(places)}, which {world} ranks cannot share evenly; use a multiple."
-            )
-        part = len(places) // world
-        return places[rank() * part : (rank() + 1) * part]
-
-    def _evaluation_streams(self, conditions: Sequence[str]) -> list[RolloutStream]:
-        return [self._evaluation_stream(condition) for condition in conditions]
+        planned = []
+        for place in _share(range(first, first + self.tasks_per_batch)):
+            task = self._order[place]
+            for index in range(place * self.group_size, (place + 1) * self.group_size):
+                dialogue = self._dialogue(self.tasks, task, index, self.feedback, self.dialogue.max_turns)
+                planned.append(Planned(environment=dialogue, index=index, task_id=str(task), group=place))
+        rollouts = self._play(planned, "train", self.student, self.dialogue.max_turns)
+        module = self._module()
+        if module.needs_reference:
+            fill_reference(rollouts, module.policy, token_budget=module.micro_batch_tokens)
+        return rollouts
 
     def _evaluation_stream(self, condition: str) -> RolloutStream:
-        tasks = self._validation[rank() :: torch.distributed.get_world_size() if is_distributed() else 1]
+        """All held-out tasks of this rank under one condition."""
+        tasks = self.held_out[rank() :: world_size()]
+        if not tasks:
+            raise ValueError(
+                f"There are {len(self.held_out)} validation tasks for {world_size()} processes; raise "
+                "data.num_validation_tasks so that each has one."
+            )
         per_batch = max(1, self.max_rows // self.validation_group_size)
-        batches = -(-len(tasks) // per_batch)
+        feedback = condition.removesuffix("_greedy")
         settings = self.evaluation
         if condition.endswith("_greedy"):
             settings = SamplingSettings(temperature=0.0, max_tokens=settings.max_tokens)
 
         def collect(number: int) -> Rollouts:
             planned = []
-            for offset in range(number * per_batch, min((number + 1) * per_batch, len(tasks))):
-                source, task = tasks[offset]
-                for member in range(self.validation_group_size):
-                    index = task * self.validation_group_size + member
-                    feedback = condition.removesuffix("_greedy")
-                    environment = self._dialogue(source, task, index, feedback, self.validation_turns)
-                    planned.append(Planned(environment=environment, index=index, task_id=str(task), group=task))
-            return self._play(planned, condition, settings, reference=False)
+            for source, task in tasks[number * per_batch : (number + 1) * per_batch]:
+                for index in range(task * self.validation_group_size, (task + 1) * self.validation_group_size):
+                    dialogue = self._dialogue(source, task, index, feedback, self.validation_turns)
+                    planned.append(Planned(environment=dialogue, index=index, task_id=str(task), group=task))
+            return self._play(planned, condition, settings, self.validation_turns)
 
-        return RolloutStream(collect, batches)
+        return RolloutStream(collect, -(-len(tasks) // per_batch), repeat=True)
 
     def _dialogue(self, source: TaskSource, task: int, index: int, feedback: str, turns: int) -> DidacticDialogue:
         problem = source[task]
-        other: Problem | None = None
-        if feedback == "shuffled":
-            other = self._another(source, problem, index)
-        rules = self.dialogue
-        return DidacticDialogue(
-            problem,
-            source,
-            max_turns=turns,
-            feedback=feedback,
-            shuffled_problem=other,
-            on_leak=rules.on_leak,
-            wrong_attempt_penalty=rules.wrong_attempt_penalty,
-            question_cost=rules.question_cost,
-            student_instruction=rules.student_instruction,
-        )
+        other = self._another(source, problem, index) if feedback == "shuffled" else None
+        rules: dict[str, Any] = asdict(self.dialogue) | {"max_turns": turns}
+        return DidacticDialogue(problem, source, feedback=feedback, shuffled_problem=other, **rules)
 
     def _another(self, source: TaskSource, problem: Problem, index: int) -> Problem:
         """A problem with another answer, the same for every run."""
@@ -243,13 +195,12 @@ class DidacticDataModule(L.LightningDataModule):
                 return other
         raise ValueError(f"data.conditions has 'shuffled', but the tasks of {source.name} all have one answer.")
 
-    def _play(self, planned: list[Planned], label: str, settings: SamplingSettings, *, reference: bool) -> Rollouts:
+    def _play(self, planned: list[Planned], label: str, settings: SamplingSettings, turns: int) -> Rollouts:
         module = self._module()
         policy: Policy = module.policy
-        parties = {STUDENT: PolicyParty(adapter=STUDENT, settings=settings), TEACHER: self.teacher}
         played = play(
             planned,
-            parties,
+            {STUDENT: PolicyParty(adapter=STUDENT, settings=settings), TEACHER: self.teacher},
             policy,
             seed=stream_key(self.seed, label),
             max_rows=self.max_rows,
@@ -264,15 +215,15 @@ class DidacticDataModule(L.LightningDataModule):
             policy_version=module.policy_version,
             label=label,
             temperature=settings.temperature,
-            min_exchanges=self.dialogue.max_turns if label == "train" else self.validation_turns,
+            min_exchanges=turns,
             constraint_offsets=policy.constraints.offsets if policy.constraints else None,
         ).to(policy.device)
-        if reference and module.needs_reference:
-            fill_reference(rollouts, policy, token_budget=module.micro_batch_tokens)
+        leaking = _forget_leaks(rollouts)
         seconds = played.seconds + time.perf_counter() - start
-        sampled = float(rollouts.loss_mask.sum())
+        sampled = sum(len(turn.completion_ids) for episode in played.episodes for turn in episode.turns)
         rollouts.figures |= {
             f"{label}/dropped_episodes": float(len(played.dropped)),
+            f"{label}/leaking_dialogues": float(leaking),
             "time/sampling_seconds": seconds,
             "time/sampling_tokens_per_second": sampled / seconds,
         }
@@ -283,3 +234,43 @@ class DidacticDataModule(L.LightningDataModule):
         if module is None or getattr(module, "policy", None) is None:
             raise RuntimeError("Rollouts need a policy: attach a module with a loaded `policy` before collecting.")
         return module
+
+
+def _hold_out(tasks: TaskSource, others: TaskSource | None, count: int) -> tuple[list[tuple[TaskSource, int]], int]:
+    """Tasks to validate on, and how many of ``tasks``, from the first on, are left to train on."""
+    if others is not None:
+        return [(others, i) for i in range(min(count, len(others)))], len(tasks)
+    kept = len(tasks) - count
+    if kept < 1:
+        raise ValueError(
+            f"data.tasks ({tasks.name}) has {len(tasks)} tasks and data.num_validation_tasks holds out {count}; none "
+            "is left to train on. Hold out fewer, or give data.validation_tasks."
+        )
+    return [(tasks, i) for i in range(kept, len(tasks))], kept
+
+
+def _forget_leaks(rollouts: Rollouts) -> int:
+    """Learn nothing from dialogues marked by ``on_leak="drop"``, whose rewards stay in their group's statistics.
+
+    Returns:
+        How many dialogues heard the answer from the teacher.
+    """
+    leaks = {
+        e.index: [t.info for t in e.turns if t.info.get("leak") and t.info.get("heard")] for e in rollouts.episodes
+    }
+    dropped = [index for index, infos in leaks.items() if any(info.get("drop") for info in infos)]
+    if dropped:
+        rows = torch.isin(rollouts.episode_ids, torch.tensor(dropped, device=rollouts.episode_ids.device))
+        rollouts.loss_mask[rows] = False
+        rollouts.old_log_probs[rows] = 0.0
+    return len(leaks)
+
+
+def _share(places: range) -> range:
+    """Every rank plays its own contiguous part, so that the union is what one process would play."""
+    if len(places) % world_size():
+        raise ValueError(
+            f"data.tasks_per_batch is {len(places)}, which {world_size()} ranks cannot share evenly; use a multiple."
+        )
+    part = len(places) // world_size()
+    return places[rank() * part : (rank() + 1) * part]

@@ -15,12 +15,13 @@ class RolloutStream:
     Args:
         collect: Makes batch ``number`` of the run; a function of the number and the policy alone.
         num_batches: Per epoch.
+        repeat: Number the batches of every epoch from 0 on, as a validation does that plays the same tasks again.
     """
 
-    def __init__(self, collect: Callable[[int], Rollouts], num_batches: int):
+    def __init__(self, collect: Callable[[int], Rollouts], num_batches: int, repeat: bool = False):
         if num_batches < 1:
             raise ValueError(f"num_batches is {num_batches}; an epoch needs at least one batch.")
-        self.collect, self.num_batches = collect, num_batches
+        self.collect, self.num_batches, self.repeat = collect, num_batches, repeat
         self.done = 0  # batches of this epoch handed out
         self.number = 0  # batches of the run handed out
 
@@ -30,7 +31,7 @@ class RolloutStream:
     def __iter__(self) -> Iterator[Rollouts]:
         self.done %= self.num_batches  # here, at the start: code after the last yield never runs
         while self.done < self.num_batches:
-            rollouts = self.collect(self.number)
+            rollouts = self.collect(self.done if self.repeat else self.number)
             self.done += 1
             self.number += 1
             yield rollouts

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from lit_rl.environments.base import Message
 from lit_rl.episodes import ROW_FIELDS, Rollouts
 from lit_rl.policy import Policy
+
+TrainTurns = Literal["all", "final"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +33,31 @@ class Demonstration:
 
 
 def demonstration_rows(
-    demonstrations: Sequence[Demonstration], policy: Policy, *, party: str, policy_version: int
+    demonstrations: Sequence[Demonstration],
+    policy: Policy,
+    *,
+    party: str,
+    policy_version: int,
+    train_turns: TrainTurns = "all",
 ) -> Rollouts:
     """Rows built turn by turn as in a rollout, with ``target_mask`` on the replies and their end of turn.
 
     A reply begins with the party's prefill, which is not a target.
 
+    Args:
+        demonstrations: One row each.
+        policy: Its tokenizer, chat template and context count.
+        party: Whose replies they are.
+        policy_version: Of the rows.
+        train_turns: "all" replies are targets, or the "final" one of each dialogue (arXiv 2602.16488, section 4.3, has
+            all; our option).
+
     Raises:
         ValueError: A row exceeds the policy's context, naming the demonstration.
     """
     rows = [_row(demonstration, policy, party) for demonstration in demonstrations]
+    if train_turns == "final":
+        rows = [(ids, [turn == max(when) for turn in when], when) for ids, _, when in rows]
     count, length = len(rows), max(len(ids) for ids, _, _ in rows)
     fields: dict[str, Any] = {
         name: torch.zeros((count, length), dtype=dtype)

@@ -86,7 +86,8 @@ class TurnSummary(AccuracyByTurn):
     """`AccuracyByTurn` with the numbers one reads off it.
 
     ``compute`` gives ``accuracy`` and ``conditional_success``, float64 ``(K,)``, and the numbers ``gain``,
-    ``normalized_gain``, ``first_jump``, ``area_under_turns`` and ``mean_turns_to_solve``; NaN where undefined.
+    ``normalized_gain``, ``first_jump``, ``area_under_turns``, ``mean_turns_to_solve`` and ``dialogues``; NaN where
+    undefined.
     """
 
     def compute(self) -> dict[str, Tensor]:
@@ -99,6 +100,7 @@ class TurnSummary(AccuracyByTurn):
             "area_under_turns": area_under_turns(accuracy),
             "conditional_success": conditional_success_of_counts(self.solved, self.dialogues),
             "mean_turns_to_solve": mean_turns_to_solve(self.solved),
+            "dialogues": self.dialogues,
         }
 
 

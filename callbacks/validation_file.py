@@ -1,0 +1,88 @@
+"""What a validation found, as a file for the report and a table for whoever waits."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from rich.console import Console
+from rich.table import Table
+
+from lit_rl.reporting.run_files import VALIDATION, VALIDATION_BEFORE
+
+_KEY = re.compile(r"(?:val|test)/(?P<condition>\w+)/(?:accuracy_turn_(?P<turn>\d+)|(?P<figure>\w+))")
+
+
+class ValidationFile(L.Callback):
+    """After ``trainer.validate`` or ``trainer.test`` writes accuracy by turn of every condition, and prints it.
+
+    Reads what was logged as ``val/CONDITION/accuracy_turn_K``, and ``datamodule.ceiling()`` where there is one.  A
+    checkpoint's figures go to ``validation.json``, those of the model before training to ``validation_before.json``;
+    of a test, ``test.json``.  Rank 0 writes.
+
+    Args:
+        folder: Where to write; default is the trainer's root folder.
+    """
+
+    def __init__(self, folder: str | None = None):
+        self.folder = folder
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            name = VALIDATION_BEFORE if trainer.ckpt_path is None else VALIDATION
+            self._write(trainer, pl_module, name)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._write(trainer, pl_module, "test.json")
+
+    def _write(self, trainer: L.Trainer, pl_module: L.LightningModule, name: str) -> None:
+        conditions = conditions_of({key: float(value) for key, value in trainer.callback_metrics.items()})
+        if not conditions or not trainer.is_global_zero:
+            return
+        ceiling = getattr(getattr(trainer, "datamodule", None), "ceiling", lambda: None)()
+        version = int(getattr(pl_module, "policy_version", 0))
+        result = {"conditions": conditions, "ceiling": ceiling, "policy_version": version}
+        path = Path(self.folder or trainer.default_root_dir) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        Console().print(table_of(conditions, ceiling))
+
+
+def conditions_of(metrics: dict[str, float]) -> dict[str, dict[str, Any]]:
+    """What is known of each condition: ``accuracy`` by turn, from ``val/teacher/accuracy_turn_2`` and the like, and
+    further figures, from ``val/teacher/gain`` and the like."""
+    found: dict[str, dict[str, Any]] = {}
+    turns: dict[str, dict[int, float]] = {}
+    for key, value in metrics.items():
+        if not (match := _KEY.fullmatch(key)):
+            continue
+        if match["turn"]:
+            turns.setdefault(match["condition"], {})[int(match["turn"])] = value
+        else:
+            found.setdefault(match["condition"], {})[match["figure"]] = value
+    return {
+        condition: {"accuracy": [by_turn[k] for k in sorted(by_turn)], **found.get(condition, {})}
+        for condition, by_turn in turns.items()
+    }
+
+
+def table_of(conditions: dict[str, dict[str, Any]], ceiling: Any) -> Table:
+    """Accuracy by turn under sampled conditions, the ceiling, and greedy conditions apart from both."""
+    rows: dict[str, list[float]] = {name: figures["accuracy"] for name, figures in conditions.items()}
+    turns = max(len(accuracy) for accuracy in rows.values())
+    table = Table(title="Accuracy within k turns on held-out tasks")
+    table.add_column("feedback")
+    for turn in range(turns):
+        table.add_column(f"acc@{turn + 1}", justify="right")
+    greedy = {name: accuracy for name, accuracy in rows.items() if name.endswith("_greedy")}
+    for name, accuracy in rows.items():
+        if name not in greedy:
+            table.add_row(name, *(f"{a:.3f}" for a in accuracy))
+    if ceiling is not None:
+        table.add_row("ceiling", *(f"{a:.3f}" for a in ceiling), style="dim")
+    if greedy:
+        table.add_section()
+    for name, accuracy in greedy.items():
+        table.add_row(name.removesuffix("_greedy") + ", greedy", *(f"{a:.3f}" for a in accuracy))
+    return table
