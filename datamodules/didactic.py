@@ -1,7 +1,7 @@
 """Online dialogues between a student that is trained and a teacher that knows the answer."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -255,9 +255,11 @@ def _forget_leaks(rollouts: Rollouts) -> int:
     Returns:
         How many dialogues heard the answer from the teacher.
     """
-    leaks = {
-        e.index: [t.info for t in e.turns if t.info.get("leak") and t.info.get("heard")] for e in rollouts.episodes
-    }
+    leaks: dict[int, list[Mapping[str, Any]]] = {}
+    for episode in rollouts.episodes:
+        for turn in episode.turns:
+            if turn.info.get("leak") and turn.info.get("heard"):
+                leaks.setdefault(episode.index, []).append(turn.info)
     dropped = [index for index, infos in leaks.items() if any(info.get("drop") for info in infos)]
     if dropped:
         rows = torch.isin(rollouts.episode_ids, torch.tensor(dropped, device=rollouts.episode_ids.device))
