@@ -91,6 +91,12 @@ class LitRLCLI(LightningCLI):
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
         parser.add_lightning_class_args(MetricsFile, "metrics_file")
         parser.add_lightning_class_args(EpisodeLog, "episode_log")
+        parser.add_argument(
+            "--validate_first",
+            type=bool,
+            default=False,
+            help="Before a training that starts anew, validate the model as it is: what the report calls before.",
+        )
 
     def _parse_ckpt_path(self) -> None:
         """A checkpoint changes nothing of the config: what is given here holds."""
@@ -144,6 +150,12 @@ class LitRLCLI(LightningCLI):
             raise ConfigError(str(error)) from error
 
 
+    def before_fit(self) -> None:
+        config = self.config_init[self.subcommand]
+        if config.validate_first and config.ckpt_path is None and not config.trainer.fast_dev_run:
+            self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+
+
 def main(args: Sequence[str]) -> int:
     """Run ``args``, beginning with a subcommand; returns the exit code."""
     sys.argv[1:] = list(args)  # further ranks are started with the arguments of this process
@@ -151,8 +163,9 @@ def main(args: Sequence[str]) -> int:
     try:
         LitRLCLI(None)
     except ConfigError as error:
-        roots = {"checkpoints": Checkpoints, "metrics_file": MetricsFile, "episode_log": EpisodeLog}
-        roots |= {"trainer": L.Trainer, "model": None, "data": None, "seed_everything": None, "ckpt_path": None}
+        roots: dict[str, Any] = dict.fromkeys(("model", "data", "seed_everything", "validate_first", "ckpt_path"))
+        roots |= {"trainer": L.Trainer, "checkpoints": Checkpoints}
+        roots |= {"metrics_file": MetricsFile, "episode_log": EpisodeLog}
         return fail(explain(str(error), args[1:], roots))
     return 0
 

@@ -50,7 +50,6 @@ def run(folder: Path, config: Path, *options: str, validate: bool = True) -> Non
     common = ["--config", str(config), "--trainer.default_root_dir", str(folder), *options]
     seconds = lit_rl("fit", *common, "--ckpt_path", "last", log=folder / "fit.log")
     if validate:
-        lit_rl("validate", *common, log=folder / "validate_before.log")
         last = str(folder / "checkpoints/last.ckpt")
         lit_rl("validate", *common, "--ckpt_path", last, log=folder / "validate.log")
     done.write_text(json.dumps({"fit_seconds": seconds}))
@@ -58,7 +57,7 @@ def run(folder: Path, config: Path, *options: str, validate: bool = True) -> Non
 
 def run_seed(root: Path, seed: int) -> None:
     """All runs of one seed."""
-    numbers = ["--seed_everything", str(seed), "--data.init_args.seed", str(seed)]
+    numbers = ["--seed_everything", str(seed)]
     model = ["--model.init_args.policy.tiny.seed", str(seed)]
     here = root / f"seed-{seed}"
     run(here / "number_search", QUICKSTART, *numbers, *model)
@@ -121,10 +120,10 @@ def blind_search(turns: int = 4) -> list[float]:
     """Accuracy by turn of the best higher/lower search under the answers' prior on the training tasks."""
     from collections import Counter
 
-    from lit_rl.lightning_cli import load_data
+    from lit_rl.lightning_cli import load
 
-    data = load_data(PRIMES)
-    counts = Counter(int(data.tasks[i].gold) for i in range(len(data.tasks)))
+    tasks = load(PRIMES).datamodule.tasks
+    counts = Counter(int(tasks[i].gold) for i in range(len(tasks)))
     prior = {answer: count / counts.total() for answer, count in counts.items()}
     return [best_blind_search(prior, k + 1) for k in range(turns)]
 
