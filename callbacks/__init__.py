@@ -1,6 +1,18 @@
 """Callbacks: imported as ``lit_rl.callbacks``, each useful alone in any Lightning project."""
 
+from lit_rl.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from lit_rl.callbacks.episode_log import EpisodeLog
 from lit_rl.callbacks.metrics_file import MetricsFile
+from lit_rl.callbacks.prediction_file import PredictionFile
+from lit_rl.callbacks.run_state import RunState
+from lit_rl.callbacks.validation_file import ValidationFile
 
-__all__ = ["EpisodeLog", "MetricsFile"]
+__all__ = [
+    "AtomicCheckpointIO",
+    "Checkpoints",
+    "EpisodeLog",
+    "MetricsFile",
+    "PredictionFile",
+    "RunState",
+    "ValidationFile",
+]

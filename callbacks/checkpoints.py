@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,13 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
+from lit_rl.distributed import is_distributed
+
+_SCRATCH = ".writing-"
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, flushes to disk, then renames.
+    """Writes beside the target, flushes to disk, then renames; for Trainer and Fabric (``plugins=``).
 
     Lightning's own writer is atomic only while ``TMPDIR`` lies on the same file system as the checkpoints.
     """
@@ -22,7 +27,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, scratch = tempfile.mkstemp(dir=target.parent, prefix=".writing-")
+        descriptor, scratch = tempfile.mkstemp(dir=target.parent, prefix=_SCRATCH)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 torch.save(checkpoint, file)
@@ -41,6 +46,9 @@ class Checkpoints(Checkpoint):
     Lightning's ``ModelCheckpoint(every_n_train_steps=N)`` saves only when the number of optimizer steps is a multiple
     of N at the end of a batch, which may never happen; this one counts batches.  As a ``Checkpoint`` it is called
     after all other callbacks, so their states include the batch just trained on.
+
+    When training raises, ``emergency.ckpt`` keeps the last good weights.  In a run of several processes that needs all
+    of them, so there it is written only for exceptions with a true attribute ``on_all_ranks`` (as `NonFiniteLoss`).
 
     Args:
         every_n_batches: Between two writings of ``last.ckpt``.
@@ -66,10 +74,16 @@ class Checkpoints(Checkpoint):
         self.every_n_batches, self.keep_every_n_batches = every_n_batches, keep_every_n_batches
         self.folder, self.export = folder, export
         self.batches = 0
+        self._training = False  # since everything was restored and until the last checkpoint is written
 
     def path(self, trainer: L.Trainer) -> Path:
         """The folder written to."""
         return Path(self.folder) if self.folder else Path(trainer.default_root_dir) / "checkpoints"
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._training = True
+        if trainer.is_global_zero:
+            _remove_scratch(self.path(trainer))
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         self.batches += 1
@@ -80,11 +94,19 @@ class Checkpoints(Checkpoint):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer, pl_module, "last", final=True)
+        self._training = False
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Keep what was learned: ``emergency.ckpt`` holds the last good weights, in the middle of a batch perhaps."""
-        if trainer.training and trainer.global_step > 0:
+        """Keep what was learned: the weights after the last optimizer step, in the middle of a batch perhaps."""
+        if not self._training or trainer.global_step == 0:
+            return
+        self._training = False
+        if is_distributed() and not getattr(exception, "on_all_ranks", False):
+            return  # the others are elsewhere, and saving would wait for them for ever
+        try:
             self._save(trainer, pl_module, "emergency")
+        except Exception as error:  # the disk may be what is wrong: let the first error be seen
+            warnings.warn(f"emergency.ckpt could not be written: {error!r}", stacklevel=2)
 
     def state_dict(self) -> dict[str, Any]:
         return {"batches": self.batches}
@@ -103,9 +125,23 @@ class Checkpoints(Checkpoint):
 
 def _replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
     """Write a folder whole, then put it in the place of the old one."""
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
-    write(scratch)
-    scratch.chmod(0o755)
-    if folder.exists():
-        shutil.rmtree(folder)
-    scratch.rename(folder)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=_SCRATCH))
+    try:
+        write(scratch)
+        scratch.chmod(0o755)
+        if folder.exists():
+            # No folder can be replaced in one step; two renames leave the shortest gap.
+            folder.rename(scratch.with_name(f"{scratch.name}.old"))
+        scratch.rename(folder)
+    finally:
+        for leftover in (scratch, scratch.with_name(f"{scratch.name}.old")):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _remove_scratch(folder: Path) -> None:
+    """Of a run that was killed while it wrote."""
+    for leftover in folder.glob(f"{_SCRATCH}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)

@@ -58,20 +58,28 @@ class SocialMetaLearning(Method):
             raise ValueError(f"model.gamma is {gamma}; a discount lies in [0, 1].")
         if return_mode == "trajectory" and normalization != "turn":
             raise ValueError(f"model.normalization={normalization!r} needs return_mode='turn'.")
+        if length_cost < 0:
+            raise ValueError(f"model.length_cost is {length_cost}; it is taken from rewards and must be at least 0.")
         self.gamma, self.return_mode, self.normalization = gamma, return_mode, normalization
         self.clip_low, self.clip_high, self.dual_clip = clip_low, clip_high, dual_clip
         self.length_cost = length_cost
+        nothing = torch.zeros(0, 0)
+        clipped_policy_loss(nothing, nothing, nothing, nothing.bool(), **self._clips)  # raises if one is out of range
 
     def check_data(self, datamodule: Any) -> None:
+        super().check_data(datamodule)
         if getattr(datamodule, "group_size", 2) < 2:
-            raise ValueError(
-                "data.group_size is 1, but SocialMetaLearning compares the dialogues of a group with each other, so "
-                "every advantage would be 0; use at least 2."
-            )
+            raise ValueError(f"data.group_size is 1, but {_ALONE}")
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         first, back = rollouts.one_row_per_episode()  # an episode counts once, however many rows it has
-        rewards, groups = self._rewards(rollouts)[first], rollouts.group_ids[first]
+        groups = rollouts.group_ids[first]
+        if len(torch.unique(groups)) == len(groups):
+            raise ValueError(f"Every dialogue of the batch is alone in its group, but {_ALONE}")
+        rewards = rollouts.rewards[first]
+        if self.length_cost:
+            tokens = torch.zeros_like(rewards).index_add_(0, back, _tokens_by_turn(rollouts))
+            rewards = rewards - self.length_cost * tokens
         if self.return_mode == "trajectory":
             returns = trajectory_returns(rewards, gamma=self.gamma)
             advantages = group_advantages(returns, groups, ddof=0, epsilon=1e-6)
@@ -87,34 +95,31 @@ class SocialMetaLearning(Method):
             )
         return token_advantages(advantages[back], rollouts.turn_ids, rollouts.loss_mask)
 
+    @property
+    def _clips(self) -> dict[str, Any]:
+        return {"clip_low": self.clip_low, "clip_high": self.clip_high, "dual_clip": self.dual_clip}
+
     def token_loss(self, rollouts: Rollouts, log_probs: Tensor) -> Tensor:
         assert rollouts.advantages is not None
         return clipped_policy_loss(
-            log_probs,
-            rollouts.old_log_probs,
-            rollouts.advantages,
-            rollouts.loss_mask,
-            clip_low=self.clip_low,
-            clip_high=self.clip_high,
-            dual_clip=self.dual_clip,
+            log_probs, rollouts.old_log_probs, rollouts.advantages, rollouts.loss_mask, **self._clips
         )
 
     def step_figures(self, rollouts: Rollouts, log_probs: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         assert rollouts.advantages is not None
         counts = clip_fractions(
-            log_probs,
-            rollouts.old_log_probs,
-            rollouts.advantages,
-            rollouts.loss_mask,
-            clip_low=self.clip_low,
-            clip_high=self.clip_high,
-            dual_clip=self.dual_clip,
+            log_probs, rollouts.old_log_probs, rollouts.advantages, rollouts.loss_mask, **self._clips
         )
         return {"clip_fraction": (counts.high + counts.low + counts.dual, counts.tokens)}
 
-    def _rewards(self, rollouts: Rollouts) -> Tensor:
-        if not self.length_cost:
-            return rollouts.rewards
-        turns = rollouts.turn_ids.long().clamp(min=0)
-        tokens = torch.zeros_like(rollouts.rewards).scatter_add_(1, turns, rollouts.loss_mask.float())
-        return rollouts.rewards - self.length_cost * tokens
+
+_ALONE = (
+    "SocialMetaLearning compares the dialogues of a group with each other: every advantage would be 0. Sample at least "
+    "2 dialogues of each task."
+)
+
+
+def _tokens_by_turn(rollouts: Rollouts) -> Tensor:
+    """How many tokens of each turn were sampled in each row, float32 ``(B, N)``."""
+    turns = rollouts.turn_ids.long().clamp(min=0)
+    return torch.zeros_like(rollouts.rewards).scatter_add_(1, turns, rollouts.loss_mask.float())

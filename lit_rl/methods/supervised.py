@@ -9,24 +9,22 @@ from torch import Tensor
 from lit_rl.distributed import world_sum
 from lit_rl.episodes import Rollouts
 from lit_rl.methods.base import Method
-from lit_rl.objectives import masked_cross_entropy, target_total
+from lit_rl.objectives import AggregationMode, masked_cross_entropy, target_total
 from lit_rl.policy import PolicyConfig
 
 
 class SupervisedFineTuning(Method):
     """Cross-entropy on the tokens in ``target_mask``, weighted by ``target_weights``.
 
-    ``aggregation="token_mean"``, the default here, divides by the weights of all targets of the step.
-
     Args:
         policy: What to train.
+        aggregation: How token losses become one number; the default divides by the weights of all targets of the step.
         kwargs: Of `Method`.
     """
 
-    def __init__(self, policy: PolicyConfig, **kwargs: Any):
-        kwargs.setdefault("aggregation", "token_mean")
-        super().__init__(policy, **kwargs)
-        self._validation: list[Tensor] = []
+    def __init__(self, policy: PolicyConfig, *, aggregation: AggregationMode = "token_mean", **kwargs: Any):
+        super().__init__(policy, aggregation=aggregation, **kwargs)
+        self._validation: Tensor | None = None  # (loss, weights) of this rank so far
 
     def advantages(self, rollouts: Rollouts) -> None:
         return None
@@ -47,12 +45,16 @@ class SupervisedFineTuning(Method):
 
     def validation_step(self, batch: Rollouts, batch_idx: int, dataloader_idx: int = 0) -> None:
         assert self.policy is not None
-        mask = self.learned_mask(batch)
-        with self.policy.acting_as(self.trained_parties[0]):
-            log_probs, _ = self.policy.log_probs(batch.input_ids, mask)
-        self._validation.append(torch.stack([self.token_loss(batch, log_probs).sum(), mask.sum()]))
+        for party, part in self._micro_batches(batch):
+            mask = self.learned_mask(part)
+            with self.policy.acting_as(party):
+                log_probs, _ = self.policy.log_probs(part.input_ids, mask)
+            pair = torch.stack([self.token_loss(part, log_probs).sum(), target_total(mask, part.target_weights)])
+            self._validation = pair if self._validation is None else self._validation + pair
 
     def on_validation_epoch_end(self) -> None:
-        total, count = torch.stack(self._validation).sum(0)
-        self._validation.clear()
-        self.record({"val/loss": float(total / count)}, step=self.policy_version)
+        mine = torch.zeros(2, device=self.device) if self._validation is None else self._validation
+        total, weights = world_sum(mine.clone()).tolist()
+        self._validation = None
+        if weights and not getattr(self.trainer, "sanity_checking", False):
+            self.record({"val/loss": total / weights}, bar=["val/loss"])

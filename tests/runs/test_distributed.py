@@ -32,9 +32,7 @@ def fit(root: Path, *options: str) -> None:
 def test_two_processes_equal_one_on_the_union(tmp_path: Path) -> None:
     fit(tmp_path / "one")
     fit(tmp_path / "two", "--trainer.devices=2", "--trainer.strategy=ddp")
-    one, two = (
-        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("one", "two")
-    )
+    one, two = (torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("one", "two"))
     assert one["policy_version"] == two["policy_version"] == 6
     # Rows are sampled in batches of another width, so logits differ in the last bits and Adam magnifies nothing.
     for name, weights in one["state_dict"].items():
