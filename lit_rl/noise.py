@@ -25,11 +25,11 @@ def uniform(keys: Tensor, positions: Tensor) -> Tensor:
     """One uniform number in (0, 1) per (key, position).
 
     Args:
-        keys: int64 ``(B,)``, see `stream_key`.
-        positions: Token positions in the row, int64 ``(B,)``.
+        keys: int64, see `stream_key`.
+        positions: Token positions in the row, int64; keys and positions are broadcast.
 
     Returns:
-        float64 ``(B,)``.
+        float64, of the shape they have together.
     """
     high = _mix((keys & _LOW) ^ _mix(((keys >> 32) & _LOW) ^ 0x9E3779B9) ^ _mix(positions + 0x85EBCA6B))
     low = _mix(high ^ _mix(positions ^ 0xC2B2AE35)) >> 16

@@ -13,6 +13,7 @@ from lit_rl.kv_cache import RowCache, attention_mask
 from lit_rl.noise import draw, uniform
 
 _LEAST_SHARED = 16  # tokens; copying fewer costs more than running them
+_NOISE_AHEAD = 16  # positions whose noise is drawn at once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +114,8 @@ class CachedRows:
     def feed(self, low: int, new: Sequence[Sequence[int]]) -> Tensor:
         count, longest = [len(ids) for ids in new], max(len(ids) for ids in new)
         device = self.model.device
-        ids = torch.tensor([[*x, *([0] * (longest - len(x)))] for x in new], device=device)
+        padded = [x[0] for x in new] if longest == 1 else [[*x, *([0] * (longest - len(x)))] for x in new]
+        ids = torch.tensor(padded, device=device).view(len(new), longest)
         high = low + len(new)
         first = not any(self.lengths[low:high])
         positions = self.cache.plan(low, high, longest, device)
@@ -226,6 +228,7 @@ class _Slot:
     key: int = 0
     max_tokens: int = 0
     state: int = -1
+    noise: list[float] = field(default_factory=list)  # of the next positions, the last one first
 
 
 class Sampler:
@@ -330,7 +333,7 @@ class Sampler:
             slot.ids, self.rows.lengths[place], new = slot.ids[:keep], keep, new[keep:]
             self.work.shared += keep
         slot.pending, slot.key, slot.max_tokens = new, request.key, request.max_tokens
-        slot.said, slot.log_probs, slot.states = [], [], []
+        slot.said, slot.log_probs, slot.states, slot.noise = [], [], [], []
         if request.constraint is None:
             slot.state = -1
         elif self.constraints is None:
@@ -348,14 +351,15 @@ class Sampler:
         del self.queue[: len(admitted)]
         admitted.sort(key=lambda request: len(request.new_ids))
         plan = share_prefixes([tuple(request.new_ids) for request in admitted])
+        by_stage = sorted(range(len(admitted)), key=lambda i: plan[i].stage)  # side by side, one forward runs them
         # Slots behind the due ones may be parked: new rows go to the end, then the due area is made contiguous.
-        for request in admitted:
-            self._append(request)
+        for i in by_stage:
+            self._append(admitted[i])
         start = len(self.slots) - len(admitted)
-        fresh = []
-        for offset in range(len(admitted)):
+        fresh = [0] * len(admitted)
+        for offset, i in enumerate(by_stage):
             self._swap(start + offset, resident_end + offset)
-            fresh.append(resident_end + offset)
+            fresh[i] = resident_end + offset
         logits = self._feed_in_stages(len(due), fresh, plan)
         if not logits:
             return []
@@ -435,12 +439,7 @@ class Sampler:
         """Draw one token for slots ``low:high``; unfinished ones join the decoding rows at ``self.decoding``."""
         rows = self.slots[low:high]
         logits, states = self._restricted(rows, logits)
-        if self.settings.temperature == 0:
-            tokens = logits.argmax(-1)
-        else:
-            keys = torch.tensor([slot.key for slot in rows], device=self.device)
-            positions = torch.tensor([len(slot.ids) for slot in rows], device=self.device)
-            tokens = draw(logits, uniform(keys, positions))
+        tokens = logits.argmax(-1) if self.settings.temperature == 0 else draw(logits, self._noise(rows))
         chosen = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
         drawn, log_probs = tokens.tolist(), chosen.tolist()
         after = self._after(states, tokens)
@@ -459,6 +458,16 @@ class Sampler:
                 done.append(said)
         self._partition(low, finished)
         return done
+
+    def _noise(self, rows: list[_Slot]) -> Tensor:
+        """The next number of each row's stream.  Many positions cost the hash as much as one, so it runs ahead."""
+        dry = [slot for slot in rows if not slot.noise]
+        if dry:
+            keys = torch.tensor([[slot.key] for slot in dry])
+            positions = torch.tensor([[len(slot.ids)] for slot in dry]) + torch.arange(_NOISE_AHEAD)
+            for slot, numbers in zip(dry, uniform(keys, positions).flip(1).tolist(), strict=True):
+                slot.noise = numbers
+        return torch.tensor([slot.noise.pop() for slot in rows], dtype=torch.float64, device=self.device)
 
     def _restricted(self, rows: list[_Slot], logits: Tensor) -> tuple[Tensor, Tensor | None]:
         settings = self.settings

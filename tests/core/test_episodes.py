@@ -149,6 +149,14 @@ def test_micro_batches_hold_every_row_once_within_budget(lengths: list[list[int]
     assert rows == [i for part in parts for i in part.episode_ids.tolist()]
 
 
+def test_a_long_row_does_not_pad_the_short_ones() -> None:
+    """96 rows of few tokens and one of many: within the budget together, but mostly padding."""
+    made = rollouts(*(episode(i, [1]) for i in range(96)), episode(96, [60]))
+    short = int(made.attention_mask.sum(1).min())
+    parts = [tuple(part.input_ids.shape) for part in made.micro_batches(10**6)]
+    assert parts == [(96, short), (1, made.input_ids.shape[1])]
+
+
 def test_select_by_mask_and_by_index() -> None:
     made = filled(rollouts(*(episode(i, [i + 1]) for i in range(4))))
     by_mask = made.select(torch.tensor([True, False, True, False]))

@@ -183,6 +183,32 @@ def test_group_prompts_run_once(make_model: Callable[..., Any]) -> None:
         assert_same(said, plain_turn(model, prompt, stream_key("test", row), 12))
 
 
+def test_prompts_of_several_groups_run_side_by_side(make_model: Callable[..., Any]) -> None:
+    """Three prompts of other lengths, four rows each, in any order: one forward runs all three."""
+    model = make_model("qwen2")
+    prompts = [tokens(30 + 5 * group, seed=group) for group in range(3)]
+    passes = []
+    hook = model.register_forward_hook(lambda *_: passes.append(1))
+    requests = [ask(row, prompts[row % 3], max_tokens=1) for row in range(12)]
+    found = answers(sampler_of(model), requests)
+    hook.remove()
+    assert len(passes) == 1
+    for row, said in found.items():
+        assert_same(said, plain_turn(model, prompts[row % 3], stream_key("test", row), 1))
+
+
+def test_long_turns_use_noise_of_their_positions(make_model: Callable[..., Any]) -> None:
+    """Noise is drawn ahead in stretches; turns longer than one, and turns behind them, get what each position says."""
+    model = make_model("llama")
+    sampler = sampler_of(model)
+    row = tokens(5, seed=1)
+    for key in (1, 2):
+        said = answers(sampler, [ask(0, row if key == 1 else [7], key=key, max_tokens=40)])[0]
+        row = row if key == 1 else [*row, 7]
+        assert_same(said, plain_turn(model, row, key, 40))
+        row += said.ids
+
+
 def test_truncated_traces_share_the_longest(make_model: Callable[..., Any]) -> None:
     """Listeners of one trace cut at several places run the trace once, and hear what they would hear alone."""
     model = make_model("mistral")

@@ -78,7 +78,7 @@ def test_validation_plays_every_held_out_task_again_each_time(attach: Attach) ->
 
 def test_conditions_of_validate(attach: Attach) -> None:
     module = attach(data(), function="validate")
-    policy: Any = module.trainer.lightning_module.policy  # type: ignore[union-attr]
+    policy: Any = module.trainer.lightning_module.policy
     streams = module.val_dataloader()
     by_label = {batch.label: batch for stream in streams for batch in stream}
     assert set(by_label) == {"teacher", "retry", "shuffled", "resample", "teacher_greedy"}

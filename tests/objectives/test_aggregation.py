@@ -191,7 +191,7 @@ def test_a_step_without_tokens_is_zero(mode: AggregationMode) -> None:
 def test_what_a_mode_needs_is_asked_for() -> None:
     totals = aggregation_totals(MASK, GROUPS)
     with pytest.raises(ValueError, match="token_mean, seq_mean"):
-        token_weights(MASK, mode="mean", totals=totals)  # type: ignore[arg-type]
+        token_weights(MASK, mode="mean", totals=totals)
     with pytest.raises(ValueError, match="max_length"):
         token_weights(MASK, mode="seq_mean_token_sum_norm", totals=totals)
     with pytest.raises(ValueError, match="needs group_ids"):

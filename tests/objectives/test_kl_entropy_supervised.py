@@ -54,7 +54,7 @@ def test_kl_is_zero_without_gradient_outside_the_mask() -> None:
 
 def test_unknown_estimator_is_refused() -> None:
     with pytest.raises(ValueError, match="k1, k2, k3"):
-        kl_estimate(torch.zeros(1, 1), torch.zeros(1, 1), estimator="k4")  # type: ignore[arg-type]
+        kl_estimate(torch.zeros(1, 1), torch.zeros(1, 1), estimator="k4")
 
 
 def test_entropy_and_its_gradient_beside_forbidden_tokens() -> None:
