@@ -26,6 +26,8 @@ class TinyModel:
         layers: Transformer blocks.
         heads: Attention heads; must divide ``hidden_size``.
         max_length: Longest row, in tokens.
+        initializer_range: Standard deviation of the random weights.  The output head is the embedding, so a narrow model
+            starts close to uniform and is slow to be sure of anything: with a small one it explores for long.
         seed: Of the random weights.
     """
 
@@ -35,6 +37,7 @@ class TinyModel:
     layers: int = 2
     heads: int = 4
     max_length: int = 256
+    initializer_range: float = 0.02
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -100,6 +103,7 @@ def _build(tiny: TinyModel, folder: Path) -> None:
         num_key_value_heads=tiny.heads,
         max_position_embeddings=tiny.max_length,
         tie_word_embeddings=True,
+        initializer_range=tiny.initializer_range,
         bos_token_id=None,
         eos_token_id=words.index("<end>"),
         pad_token_id=0,

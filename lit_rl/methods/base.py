@@ -41,6 +41,7 @@ class Method(L.LightningModule):
         clip_each_party: Clip each party's gradients by their own norm, so that one cannot silence another.
         kl_coef: Weight of the KL estimate to the reference policy in the loss.
         kl_estimator: "k1", "k2" or "k3".
+        entropy_coef: Weight of the entropy of the sampled tokens' distributions, which the loss is less by.
         allowed_lag: Most optimizer steps a batch's policy may be behind.
     """
 
@@ -66,12 +67,13 @@ class Method(L.LightningModule):
         clip_each_party: bool = False,
         kl_coef: float = 0.0,
         kl_estimator: KLEstimator = "k3",
+        entropy_coef: float = 0.0,
         allowed_lag: int = 0,
     ):
         super().__init__()
         _at_least(1, steps_per_batch=steps_per_batch, epochs_per_batch=epochs_per_batch)
         _at_least(1, micro_batch_tokens=micro_batch_tokens)
-        _at_least(0, allowed_lag=allowed_lag, kl_coef=kl_coef, learning_rate=learning_rate)
+        _at_least(0, allowed_lag=allowed_lag, kl_coef=kl_coef, learning_rate=learning_rate, entropy_coef=entropy_coef)
         if max_grad_norm is not None and max_grad_norm <= 0:
             raise ValueError(f"model.max_grad_norm is {max_grad_norm}; give a number above 0, or null for no clipping.")
         if kl_coef and policy.adapters is None:
@@ -87,7 +89,8 @@ class Method(L.LightningModule):
         self.steps_per_batch, self.epochs_per_batch = steps_per_batch, epochs_per_batch
         self.micro_batch_tokens = micro_batch_tokens
         self.max_grad_norm, self.clip_each_party = max_grad_norm, clip_each_party
-        self.kl_coef, self.kl_estimator, self.allowed_lag = kl_coef, kl_estimator, allowed_lag
+        self.kl_coef, self.kl_estimator, self.entropy_coef = kl_coef, kl_estimator, entropy_coef
+        self.allowed_lag = allowed_lag
         self.policy_version = 0  # own count of optimizer steps, saved with the weights: Lightning's is the Trainer's
         self._evaluation: Evaluation | None = None
 
@@ -302,10 +305,12 @@ class Method(L.LightningModule):
             token_loss = self.token_loss(part, log_probs)
             if self.kl_coef:
                 token_loss = token_loss + self.kl_coef * self._kl(part, log_probs)
+            assert entropy is not None
+            if self.entropy_coef:
+                token_loss = token_loss - self.entropy_coef * entropy
             loss = (weigh(part) * token_loss).sum()
             self.manual_backward(loss)
         with torch.no_grad():
-            assert entropy is not None
             figures.add("loss", loss, torch.ones_like(loss))
             figures.add("entropy", entropy.sum(), mask.sum())
             figures.compare(log_probs, part, mask, first=part.policy_version == self.policy_version)

@@ -38,6 +38,13 @@ def vars_of(tiny: TinyModel) -> dict[str, Any]:
     return {name: getattr(tiny, name) for name in ("words", "numbers", "hidden_size", "layers", "heads")}
 
 
+def test_initializer_range_is_the_spread_of_the_weights() -> None:
+    for spread in (0.02, 0.3):
+        tiny = TinyModel(numbers=99, hidden_size=16, layers=1, heads=2, initializer_range=spread)
+        weights = load_file(materialize(tiny) / "model.safetensors")
+        assert weights["model.embed_tokens.weight"][1:].std().item() == pytest.approx(spread, rel=0.05)
+
+
 def test_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIT_RL_CACHE", str(tmp_path))
     folder = materialize(SMALL)

@@ -249,6 +249,7 @@ OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, DR_GRPO),
     (DR_GRPO, DR_GRPO | {"norm_length": 8}),
     ({}, {"kl_coef": 1.0}),
+    ({}, {"entropy_coef": 0.1}),
     ({"kl_coef": 1.0}, {"kl_coef": 1.0, "kl_estimator": "k2"}),
     ({}, {"max_grad_norm": 1e-3}),
     ({}, {"steps_per_batch": 2}),
