@@ -116,7 +116,7 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: L.Trainer, pl_module: L.LightningModule, name: str, final: bool = False) -> None:
         folder = self.path(trainer)
-        trainer.save_checkpoint(folder / f"{name}.ckpt")
+        trainer.save_checkpoint(folder / f"{name}.ckpt", weights_only=False)
         export = getattr(pl_module, "export", None)
         small = bool(getattr(getattr(pl_module, "policy", None), "parties", ()))
         if self.export and export is not None and (small or final) and trainer.is_global_zero:

@@ -240,20 +240,23 @@ class FabricLoop:
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 
-    def save_checkpoint(self, path: str | Path) -> None:
-        """Write trained weights, optimizer and run state; every process must call this."""
+    def save_checkpoint(self, path: str | Path, weights_only: bool = False) -> None:
+        """Write trained weights and, unless ``weights_only``, optimizer and run state; every process must call this."""
         if type(self.fabric.strategy.checkpoint_io) is TorchCheckpointIO:
             self.fabric.strategy.checkpoint_io = AtomicCheckpointIO()
-        checkpoint = {
+        checkpoint: dict[str, Any] = {
             "epoch": self.current_epoch,
             "global_step": self.global_step,
             "pytorch-lightning_version": L.__version__,
             "state_dict": self.lightning_module.state_dict(),
-            "callbacks": {c.state_key: state for c in self.callbacks if (state := c.state_dict())},
-            "optimizer_states": [optimizer.state_dict() for optimizer in self.optimizers],
-            "lr_schedulers": [config.scheduler.state_dict() for config in self.lr_scheduler_configs],
-            "fabric_loop": {"batches": self.batches, "train_dataloader": self.train_dataloader.state_dict()},
         }
+        if not weights_only:
+            checkpoint |= {
+                "callbacks": {c.state_key: state for c in self.callbacks if (state := c.state_dict())},
+                "optimizer_states": [optimizer.state_dict() for optimizer in self.optimizers],
+                "lr_schedulers": [config.scheduler.state_dict() for config in self.lr_scheduler_configs],
+                "fabric_loop": {"batches": self.batches, "train_dataloader": self.train_dataloader.state_dict()},
+            }
         self.lightning_module.on_save_checkpoint(checkpoint)
         self.fabric.save(path, checkpoint)
 

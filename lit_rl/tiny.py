@@ -26,8 +26,8 @@ class TinyModel:
         layers: Transformer blocks.
         heads: Attention heads; must divide ``hidden_size``.
         max_length: Longest row, in tokens.
-        initializer_range: Standard deviation of the random weights.  The output head is the embedding, so a narrow model
-            starts close to uniform and is slow to be sure of anything: with a small one it explores for long.
+        initializer_range: Standard deviation of the random weights.  The output head is the embedding: with a small one
+            a narrow model starts close to uniform, is slow to be sure of anything, and so explores for long.
         seed: Of the random weights.
     """
 
