@@ -56,14 +56,14 @@ class StoredDialogues:
 class RightAnswers:
     """Dialogues made of a task source: the problem, perhaps wrong attempts, then the right answer.
 
-    Wrong attempts are answers of other problems, told apart by nothing but a fixed message: what a model learns from
-    them (with ``train_turns="final"``) is to answer the question in any turn, not to use feedback.
+    Wrong attempts are answers of other problems, and what follows them is drawn at random, whatever the answer: a model
+    learns from them (with ``train_turns="final"``) to answer the question in any turn, not to use feedback.
 
     Args:
         tasks: Problems with short answers.
         answer_format: The reply, with ``{answer}`` in it.
         wrong_attempts: Most wrong attempts before the right one; each number from 0 on is equally likely.
-        feedback: What follows a wrong attempt.
+        feedback: What may follow a wrong attempt.
         seed: Of the wrong attempts.
     """
 
@@ -72,13 +72,15 @@ class RightAnswers:
         tasks: TaskSource,
         answer_format: str = "ans {answer}",
         wrong_attempts: int = 0,
-        feedback: str = RETRY,
+        feedback: Sequence[str] = (RETRY,),
         seed: int = 0,
     ):
         if "{answer}" not in answer_format:
             raise ValueError(f"RightAnswers.answer_format is {answer_format!r}; it must contain {{answer}}.")
         if wrong_attempts < 0:
             raise ValueError(f"RightAnswers.wrong_attempts is {wrong_attempts}; it must be 0 or more.")
+        if isinstance(feedback, str) or not feedback:
+            raise ValueError(f"RightAnswers.feedback is {feedback!r}; give a list of at least one message.")
         self.tasks, self.answer_format, self.wrong_attempts = tasks, answer_format, wrong_attempts
         self.feedback, self.seed = feedback, seed
 
@@ -88,8 +90,9 @@ class RightAnswers:
     def __getitem__(self, index: int) -> Demonstration:
         problem = self.tasks[index]
         messages = [Message("user", problem.prompt)]
-        for wrong in self._wrong_answers(index, problem.gold):
-            messages += [self._said(wrong), Message("user", self.feedback)]
+        for number, wrong in enumerate(self._wrong_answers(index, problem.gold)):
+            heard = self.feedback[stream_key(self.seed, index, "feedback", number) % len(self.feedback)]
+            messages += [self._said(wrong), Message("user", heard)]
         return Demonstration(problem.id, (*messages, self._said(problem.gold)))
 
     def _said(self, answer: str) -> Message:

@@ -8,6 +8,7 @@ import torch
 
 from lit_rl.datamodules import DemonstrationDataModule, RightAnswers, StoredDialogues
 from lit_rl.environments import NumberSearch
+from lit_rl.environments.teacher_words import RETRY
 from lit_rl.episodes import Rollouts
 from lit_rl.policy import Policy
 
@@ -40,6 +41,13 @@ def test_wrong_attempts_come_first_and_are_not_learned(attach: Attach, policy: P
     for i in range(15):
         *before, last = [m.content for m in source[i].messages if m.role == "assistant"]
         assert last == f"ans {i}" and last not in before
+    assert {m.content for i in range(15) for m in source[i].messages[1:] if m.role == "user"} == {RETRY}
+    two = RightAnswers(NumberSearch(15), wrong_attempts=3, feedback=["higher", "lower"])
+    heard = [m.content for i in range(15) for m in two[i].messages[1:] if m.role == "user"]
+    assert (
+        set(heard) == {"higher", "lower"}
+        and heard[:4] == [m.content for i in range(15) for m in two[i].messages[1:] if m.role == "user"][:4]
+    )
     data = attach(DemonstrationDataModule(source, batch_size=15, train_turns="final"))
     (batch,) = list(data.train_dataloader())
     assert sorted(targets(batch, policy)) == sorted(f"{i} <end>" for i in range(15))
@@ -86,6 +94,8 @@ def test_bad_rows_name_file_and_row(rows: list[Any], message: str, tmp_path: Pat
 def test_options_are_checked(attach: Attach) -> None:
     with pytest.raises(ValueError, match="must contain {answer}"):
         RightAnswers(NumberSearch(15), "ans")
+    with pytest.raises(ValueError, match="feedback is 'no'; give a list"):
+        RightAnswers(NumberSearch(15), feedback="no")
     with pytest.raises(ValueError, match="wrong_attempts is -1"):
         RightAnswers(NumberSearch(15), wrong_attempts=-1)
     with pytest.raises(ValueError, match="less than one batch of 64"):
