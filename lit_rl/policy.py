@@ -409,10 +409,10 @@ def _load_model(path: str, config: PolicyConfig, device: torch.device) -> Any:
 
 
 def _with_adapters(model: Any, config: PolicyConfig) -> Any:
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    # Without PEFT's preparation for 4 bits: it makes embeddings and norms float32, and bitsandbytes multiplies in the
+    # type of what comes in, so that all would be computed in float32 whatever ``dtype`` says.
+    from peft import LoraConfig, get_peft_model
 
-    if config.quantization:
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     lora = {
         party: LoraConfig(
             r=spec.rank,

@@ -192,14 +192,12 @@ class RecomputedRows:
 
 
 @torch.inference_mode()
-def rows_work(model: Any, tolerance: float | None = None) -> bool:
+def rows_work(model: Any) -> bool:
     """Whether `CachedRows` reproduces plain recomputation on this model, tried on two ragged rows of three pieces.
 
     A sliding window within reach (up to 4,096 tokens) is probed past its edge too.
     """
     text = model.config.get_text_config()
-    if tolerance is None:
-        tolerance = 1e-4 if model.dtype == torch.float32 else 1e-1
     pieces = [5, 23, 1, 1, 9, 2]
     window = getattr(text, "sliding_window", None)
     if window and window <= 4096:
@@ -214,7 +212,12 @@ def rows_work(model: Any, tolerance: float | None = None) -> bool:
         want = plain.feed(0, [[*talk[i], *talk[i + 2], *talk[i + 4]] for i in (0, 1)])
     except (NotImplementedError, RuntimeError, TypeError, ValueError, AttributeError, IndexError, AssertionError):
         return False  # whatever an unknown architecture objects to, recomputation is the answer
-    return bool((got - want).abs().max() < tolerance * want.std().clamp(min=1))
+    error, spread = got - want, want.std()
+    if model.dtype == torch.float32:
+        return bool(error.abs().max() < 1e-4 * spread.clamp(min=1))
+    # In half precision one of so many logits may well be some rounding steps off, by 1 % of their spread in the mean; a
+    # mask that shows or hides a single token moves all of them by 7 % or more.
+    return bool(error.square().mean().sqrt() < 0.04 * spread)
 
 
 @dataclass(slots=True)

@@ -155,6 +155,18 @@ def test_gradients_are_those_of_the_dequantised_model(
         torch.testing.assert_close(gradient, found[1][name], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_products_are_computed_in_the_type_asked_for(dtype: str) -> None:
+    """The type of keys and values is that of every product; ``bnb_4bit_compute_dtype`` alone decides nothing."""
+    policy = load(dtype=dtype)
+    layer = policy.lm.model.layers[1].self_attn.k_proj
+    found = []
+    layer.register_forward_hook(lambda _, inputs, output: found.extend([inputs[0].dtype, output.dtype]))
+    with policy.acting_as("student"), torch.no_grad():
+        policy.hidden(torch.tensor([[3, 8, 5]]))
+    assert found == [getattr(torch, dtype)] * 2
+
+
 def test_bfloat16_is_loose_and_works() -> None:
     """In bfloat16 the two sides differ by rounding alone: ratios are then not 1, but near it."""
     policy = load(dtype="bfloat16")

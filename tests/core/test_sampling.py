@@ -1,5 +1,6 @@
 """The sampler against a plain loop that runs the whole row again for every token."""
 
+import copy
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -305,6 +306,23 @@ def test_a_wrong_window_is_noticed(make_model: Callable[..., Any], monkeypatch: 
 
     monkeypatch.setattr(lit_rl.sampling, "attention_mask", no_window)
     assert not rows_work(model)
+
+
+@pytest.mark.parametrize("shift", [0, 1, -1])
+def test_half_precision_hides_no_wrong_mask(
+    shift: int, make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token too many or too few in sight is told from rounding."""
+    import lit_rl.sampling
+
+    right = lit_rl.sampling.attention_mask
+
+    def shifted(config: Any, positions: Any, width: int, dtype: Any) -> Any:
+        return right(config, (positions + shift).clamp(min=0), width, dtype)
+
+    monkeypatch.setattr(lit_rl.sampling, "attention_mask", shifted)
+    model = copy.deepcopy(make_model("llama")).to(torch.bfloat16)
+    assert rows_work(model) == (shift == 0)
 
 
 # -- what may be drawn -----------------------------------------------------------------------------------------
