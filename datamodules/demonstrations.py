@@ -1,6 +1,6 @@
 """Demonstrations to warm up on: stored dialogues, or the right answers of a task source."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import lightning as L
@@ -9,7 +9,7 @@ from lit_rl.datamodules.order import ShuffledOrder, run_seed
 from lit_rl.datamodules.stream import RolloutStream
 from lit_rl.demonstrations import Demonstration, TrainTurns, demonstration_rows
 from lit_rl.distributed import rank, world_size
-from lit_rl.environments import TaskSource, read_rows
+from lit_rl.environments import Problem, TaskSource, TeacherContext, read_rows
 from lit_rl.environments.base import Message
 from lit_rl.environments.teacher_words import RETRY
 from lit_rl.episodes import Rollouts
@@ -56,14 +56,15 @@ class StoredDialogues:
 class RightAnswers:
     """Dialogues made of a task source: the problem, perhaps wrong attempts, then the right answer.
 
-    Wrong attempts are answers of other problems, and what follows them is drawn at random, whatever the answer: a model
-    learns from them (with ``train_turns="final"``) to answer the question in any turn, not to use feedback.
+    Wrong attempts are answers of other problems, so most are far off.  Where messages drawn at random follow them, a
+    model learns (with ``train_turns="final"``) to answer the question in any turn, not to use feedback; a teacher's
+    words show what they mean, but of near misses, which are what a student makes, there are few.
 
     Args:
         tasks: Problems with short answers.
         answer_format: The reply, with ``{answer}`` in it.
         wrong_attempts: Most wrong attempts before the right one; each number from 0 on is equally likely.
-        feedback: What may follow a wrong attempt.
+        feedback: What may follow a wrong attempt; or a teacher's script, whose words then follow.
         seed: Of the wrong attempts.
     """
 
@@ -72,14 +73,14 @@ class RightAnswers:
         tasks: TaskSource,
         answer_format: str = "ans {answer}",
         wrong_attempts: int = 0,
-        feedback: Sequence[str] = (RETRY,),
+        feedback: Sequence[str] | Callable[[Any, int], str] = (RETRY,),
         seed: int = 0,
     ):
         if "{answer}" not in answer_format:
             raise ValueError(f"RightAnswers.answer_format is {answer_format!r}; it must contain {{answer}}.")
         if wrong_attempts < 0:
             raise ValueError(f"RightAnswers.wrong_attempts is {wrong_attempts}; it must be 0 or more.")
-        if isinstance(feedback, str) or not feedback:
+        if not callable(feedback) and (isinstance(feedback, str) or not feedback):
             raise ValueError(f"RightAnswers.feedback is {feedback!r}; give a list of at least one message.")
         self.tasks, self.answer_format, self.wrong_attempts = tasks, answer_format, wrong_attempts
         self.feedback, self.seed = feedback, seed
@@ -91,9 +92,15 @@ class RightAnswers:
         problem = self.tasks[index]
         messages = [Message("user", problem.prompt)]
         for number, wrong in enumerate(self._wrong_answers(index, problem.gold)):
-            heard = self.feedback[stream_key(self.seed, index, "feedback", number) % len(self.feedback)]
-            messages += [self._said(wrong), Message("user", heard)]
+            said, key = self._said(wrong), stream_key(self.seed, index, "feedback", number)
+            messages += [said, Message("user", self._heard(problem, said.content, number, key))]
         return Demonstration(problem.id, (*messages, self._said(problem.gold)))
+
+    def _heard(self, problem: Problem, said: str, turn: int, key: int) -> str:
+        if callable(self.feedback):
+            attempt = self.tasks.verify(problem, said)
+            return self.feedback(TeacherContext(problem, attempt, (), turn, said), key)
+        return self.feedback[key % len(self.feedback)]
 
     def _said(self, answer: str) -> Message:
         return Message("assistant", self.answer_format.format(answer=answer))
