@@ -161,7 +161,6 @@ class LitRLCLI(LightningCLI):
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
-
     def before_fit(self) -> None:
         config = self.config_init[self.subcommand]
         if config.validate_first and config.ckpt_path is None and not config.trainer.fast_dev_run:
