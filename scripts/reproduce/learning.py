@@ -1,12 +1,13 @@
 """Does a student learn to use its teacher?  Quickstart and count-primes over several seeds, with their controls.
 
-For every seed: NumberSearch from random weights; and on reasoning-gym's count_primes a warm-up on right answers, then
-reinforcement learning with the teacher and, for as many episodes, with a content-free message in the teacher's place.
-Every model is validated under all conditions.  Finished parts are found again, so a stopped run goes on.
+For every seed, "number_search": NumberSearch from random weights; "count_primes": on that task of reasoning-gym a
+warm-up on right answers, then reinforcement learning with the teacher and, for as many episodes, with a content-free
+message in the teacher's place.  Every model is validated under all conditions.  Finished runs are found again, so a
+stopped script goes on.
 
-    python scripts/reproduce/learning.py --seeds 0 1 2 --jobs 2
+    python scripts/reproduce/learning.py --parts number_search --seeds 0 1 2 --jobs 2
 
-writes ``runs/reproduce/learning.json`` and prints the tables of the README.
+writes ``runs/reproduce/learning.json`` and prints the table of the README.
 """
 
 import argparse
@@ -27,7 +28,6 @@ ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "configs/quickstart/number_search.yaml"
 WARMUP = ROOT / "configs/warmup/count_primes.yaml"
 PRIMES = ROOT / "configs/sml/count_primes.yaml"
-CONDITIONS = ("teacher", "retry", "shuffled", "resample")
 
 
 def lit_rl(*arguments: str, log: Path) -> float:
@@ -55,16 +55,18 @@ def run(folder: Path, config: Path, *options: str, validate: bool = True) -> Non
     done.write_text(json.dumps({"fit_seconds": seconds}))
 
 
-def run_seed(root: Path, seed: int) -> None:
+def run_seed(root: Path, seed: int, parts: Sequence[str]) -> None:
     """All runs of one seed."""
     numbers = ["--seed_everything", str(seed)]
     model = ["--model.init_args.policy.tiny.seed", str(seed)]
     here = root / f"seed-{seed}"
-    run(here / "number_search", QUICKSTART, *numbers, *model)
-    run(here / "warmup", WARMUP, *numbers, *model, validate=False)
-    warm = ["--model.init_args.policy.path", str(here / "warmup/checkpoints/last-policy")]
-    run(here / "primes", PRIMES, *numbers, *warm)
-    run(here / "primes_without_words", PRIMES, *numbers, *warm, "--data.init_args.feedback", "retry")
+    if "number_search" in parts:
+        run(here / "number_search", QUICKSTART, *numbers, *model)
+    if "count_primes" in parts:
+        run(here / "warmup", WARMUP, *numbers, *model, validate=False)
+        warm = ["--model.init_args.policy.path", str(here / "warmup/checkpoints/last-policy")]
+        run(here / "primes", PRIMES, *numbers, *warm)
+        run(here / "primes_without_words", PRIMES, *numbers, *warm, "--data.init_args.feedback", "retry")
 
 
 def accuracies(folder: Path, name: str = "validation.json") -> dict[str, list[float]]:
@@ -94,26 +96,33 @@ def over_seeds(results: list[list[float]]) -> list[list[float]]:
     return [list(column) for column in zip(*results, strict=True)]
 
 
-def report(root: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    """Collect every validation into tables."""
-    folders = [root / f"seed-{seed}" for seed in seeds]
-    search = [accuracies(folder / "number_search") for folder in folders]
-    numbers = {name: over_seeds([result[name] for result in search]) for name in search[0]}
-    primes: dict[str, list[list[float]]] = {}
+def number_search_table(folders: Sequence[Path]) -> dict[str, list[list[float]]]:
+    """Rows of NumberSearch, and the best that any student can reach."""
+    results = [accuracies(folder / "number_search") for folder in folders]
+    rows = {name: over_seeds([result[name] for result in results]) for name in results[0]}
+    ceiling = json.loads((folders[0] / "number_search/validation.json").read_text())["ceiling"]
+    return rows | {"ceiling": [[value] for value in ceiling]}
+
+
+def count_primes_table(folders: Sequence[Path]) -> dict[str, list[list[float]]]:
+    """Rows of count_primes: before and after training, with and without a teacher, and a search that does not read."""
     before = [accuracies(folder / "primes", "validation_before.json") for folder in folders]
     after = [accuracies(folder / "primes") for folder in folders]
     wordless = [accuracies(folder / "primes_without_words") for folder in folders]
-    primes["warmed up, teacher"] = over_seeds([result["teacher"] for result in before])
-    for name in after[0]:
-        primes[f"trained, {name}"] = over_seeds([result[name] for result in after])
-    primes["trained without words, teacher"] = over_seeds([result["teacher"] for result in wordless])
-    primes["trained without words, retry"] = over_seeds([result["retry"] for result in wordless])
-    primes["best search that does not read the question"] = [[value] for value in blind_search()]
-    seconds = {
-        part: [json.loads((folder / part / "finished.json").read_text())["fit_seconds"] for folder in folders]
-        for part in ("number_search", "warmup", "primes", "primes_without_words")
+    rows = {f"warmed up, {name}": over_seeds([result[name] for result in before]) for name in ("teacher", "resample")}
+    rows |= {f"trained, {name}": over_seeds([result[name] for result in after]) for name in after[0]}
+    for name in ("teacher", "retry"):
+        rows[f"trained without words, {name}"] = over_seeds([result[name] for result in wordless])
+    return rows | {"best search that does not read the question": [[value] for value in blind_search()]}
+
+
+def fit_seconds(folders: Sequence[Path]) -> dict[str, list[float]]:
+    """Wall-clock seconds of every training, by run, one entry a seed."""
+    names = sorted({done.parent.name for folder in folders for done in folder.glob("*/finished.json")})
+    return {
+        name: [json.loads((folder / name / "finished.json").read_text())["fit_seconds"] for folder in folders]
+        for name in names
     }
-    return {"seeds": list(seeds), "number_search": numbers, "count_primes": primes, "fit_seconds": seconds}
 
 
 def blind_search(turns: int = 4) -> list[float]:
@@ -128,21 +137,27 @@ def blind_search(turns: int = 4) -> list[float]:
     return [best_blind_search(prior, k + 1) for k in range(turns)]
 
 
+TABLES = {"number_search": number_search_table, "count_primes": count_primes_table}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="seeds run side by side, one thread each if more than 1")
     parser.add_argument("--root", type=Path, default=ROOT / "runs/reproduce")
+    parser.add_argument("--parts", nargs="+", choices=list(TABLES), default=list(TABLES))
     options = parser.parse_args()
     if options.jobs > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(lambda seed: run_seed(options.root.resolve(), seed), options.seeds))
-    result = report(options.root, options.seeds)
+        list(pool.map(lambda seed: run_seed(options.root.resolve(), seed, options.parts), options.seeds))
+    folders = [options.root / f"seed-{seed}" for seed in options.seeds]
+    tables = {part: TABLES[part](folders) for part in options.parts}
+    result = {"seeds": options.seeds, "tables": tables, "fit_seconds": fit_seconds(folders)}
     (options.root / "learning.json").write_text(json.dumps(result, indent=1))
-    print("NumberSearch, from random weights\n\n" + table(result["number_search"]))
-    print("\ncount_primes of reasoning-gym\n\n" + table(result["count_primes"]))
-    print("\nseconds of training: " + json.dumps(result["fit_seconds"]))
+    for part, rows in tables.items():
+        print(f"{part}\n\n{table(rows)}\n")
+    print("seconds of training: " + json.dumps(result["fit_seconds"]))
 
 
 if __name__ == "__main__":
