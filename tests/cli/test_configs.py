@@ -1,11 +1,17 @@
 """Every config runs: its training, its validation, its prediction, cut to a moment (stack.md's forking driver)."""
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from lit_rl import lightning_cli
+from lit_rl.environments import STUDENT_INSTRUCTION, TEACHER_INSTRUCTION
+from lit_rl.environments.teacher_words import CANNOT_SAY, RETRY
+from lit_rl.tiny import TinyModel, materialize
 from tests.forking import in_child
 
 ROOT = Path(__file__).parents[2]
@@ -24,17 +30,58 @@ def sys_exit(code: int) -> None:
     raise SystemExit(code)
 
 
-def small_enough(path: Path) -> bool:
-    """Whether a config names no model, data or hardware that is not here."""
-    return "tiny" in yaml.safe_load(path.read_text())["model"]["init_args"]["policy"]
+def policy_of(path: Path) -> dict[str, Any]:
+    policy: dict[str, Any] = yaml.safe_load(path.read_text())["model"]["init_args"]["policy"]
+    return policy
 
 
-@pytest.mark.parametrize("path", [p for p in CONFIGS if small_enough(p)], ids=lambda p: f"{p.parent.name}-{p.stem}")
-def test_config_fits_and_validates(path: Path, tmp_path: Path) -> None:
+TINY = [path for path in CONFIGS if "tiny" in policy_of(path)]
+
+
+def fit_and_validate(path: Path, tmp_path: Path, *overrides: str) -> None:
     common = [f"--config={path}", f"--trainer.default_root_dir={tmp_path}", "--trainer.enable_progress_bar=false"]
-    run(tmp_path, "fit", *common, "--trainer.fast_dev_run=true")
+    run(tmp_path, "fit", *common, "--trainer.fast_dev_run=true", *overrides)
     assert not (tmp_path / "checkpoints").exists(), "a trial run must not overwrite a run's files"
-    run(tmp_path, "validate", *common, "--trainer.limit_val_batches=1")
+    run(tmp_path, "validate", *common, "--trainer.limit_val_batches=1", *overrides)
+
+
+@pytest.mark.parametrize("path", TINY, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_config_of_a_tiny_model(path: Path, tmp_path: Path) -> None:
+    fit_and_validate(path, tmp_path)
+
+
+def test_config_that_goes_on_with_a_warmed_up_model(tmp_path: Path) -> None:
+    warm = TinyModel(**policy_of(ROOT / "configs/warmup/count_primes.yaml")["tiny"])
+    path = f"--model.init_args.policy.path={materialize(warm)}"
+    fit_and_validate(ROOT / "configs/sml/count_primes.yaml", tmp_path, path, "--data.init_args.num_validation_tasks=8")
+
+
+def test_qlora_config_on_a_small_model(tmp_path: Path) -> None:
+    """Model, data and sizes are replaced; quantization, adapters, the model as a teacher and all else stay."""
+    text = " ".join(
+        [STUDENT_INSTRUCTION, TEACHER_INSTRUCTION, RETRY, CANNOT_SAY, "What is 1 plus Answer solution : <>"]
+    )
+    words = sorted(set(re.findall(r"\w+|[^\w\s]+", text)))
+    model = materialize(TinyModel(words=words, numbers=10, hidden_size=64, layers=1, heads=2, max_length=1024))
+    rows = [{"problem": f"What is 1 plus {n}", "answer": str(1 + n), "solution": f"1 plus {n} is 1"} for n in range(6)]
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    overrides = {
+        "model.init_args.policy.path": model,
+        "data.init_args.tasks.init_args.path": tmp_path / "problems.jsonl",
+        "data.init_args.teacher.init_args.settings.max_tokens": 4,
+        "data.init_args.student.max_tokens": 4,
+        "data.init_args.num_validation_tasks": 2,
+        "data.init_args.tasks_per_batch": 2,
+        "data.init_args.group_size": 2,
+        "trainer.accelerator": "cpu",
+    }
+    config = ROOT / "configs/sml/qlora.yaml"
+    fit_and_validate(config, tmp_path, *(f"--{key}={value}" for key, value in overrides.items()))
+
+
+def test_every_config_is_run_here() -> None:
+    others = {"sml/count_primes.yaml", "sml/qlora.yaml"}
+    assert {str(path.relative_to(ROOT / "configs")) for path in CONFIGS if path not in TINY} == others
 
 
 def test_first_lines_say_what_a_config_trains() -> None:

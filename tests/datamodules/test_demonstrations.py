@@ -1,3 +1,4 @@
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from lit_rl.datamodules import DemonstrationDataModule, RightAnswers, StoredDialogues
-from lit_rl.environments import NumberSearch
+from lit_rl.environments import HigherLower, NumberSearch
 from lit_rl.environments.teacher_words import RETRY
 from lit_rl.episodes import Rollouts
 from lit_rl.policy import Policy
@@ -42,12 +43,6 @@ def test_wrong_attempts_come_first_and_are_not_learned(attach: Attach, policy: P
         *before, last = [m.content for m in source[i].messages if m.role == "assistant"]
         assert last == f"ans {i}" and last not in before
     assert {m.content for i in range(15) for m in source[i].messages[1:] if m.role == "user"} == {RETRY}
-    two = RightAnswers(NumberSearch(15), wrong_attempts=3, feedback=["higher", "lower"])
-    heard = [m.content for i in range(15) for m in two[i].messages[1:] if m.role == "user"]
-    assert (
-        set(heard) == {"higher", "lower"}
-        and heard[:4] == [m.content for i in range(15) for m in two[i].messages[1:] if m.role == "user"][:4]
-    )
     data = attach(DemonstrationDataModule(source, batch_size=15, train_turns="final"))
     (batch,) = list(data.train_dataloader())
     assert sorted(targets(batch, policy)) == sorted(f"{i} <end>" for i in range(15))
@@ -56,6 +51,24 @@ def test_wrong_attempts_come_first_and_are_not_learned(attach: Attach, policy: P
     assert whole.target_mask is not None and batch.target_mask is not None
     assert int(whole.target_mask.sum()) > int(batch.target_mask.sum())
     assert torch.equal(whole.input_ids, batch.input_ids)
+
+
+def test_what_follows_a_wrong_attempt() -> None:
+    def heard(source: RightAnswers) -> list[tuple[int, int, str]]:
+        """(right answer, wrong attempt, what followed it) of all dialogues."""
+        return [
+            (i, int(said.content.split()[1]), reply.content)
+            for i in range(15)
+            for said, reply in itertools.pairwise(source[i].messages)
+            if said.role == "assistant"
+        ]
+
+    drawn = RightAnswers(NumberSearch(15), wrong_attempts=3, feedback=["higher", "lower"])
+    words = [word for _, _, word in heard(drawn)]
+    assert set(words) == {"higher", "lower"} and words == [word for _, _, word in heard(drawn)]
+    taught = heard(RightAnswers(NumberSearch(15), wrong_attempts=3, feedback=HigherLower()))
+    assert len(taught) > 10
+    assert all((word == "higher") == (right > wrong) for right, wrong, word in taught)
 
 
 def write(path: Path, rows: list[Any]) -> str:
