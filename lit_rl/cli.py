@@ -46,7 +46,11 @@ def main(args: Sequence[str] | None = None) -> int:
         return fail(f"{command!r} is no command of lit-rl; the commands are {', '.join(SUBCOMMANDS)} and report.")
     from lit_rl import lightning_cli
 
-    return lightning_cli.main(args)
+    try:
+        lightning_cli.main(args)
+    except lightning_cli.ConfigError as error:
+        return fail(str(error))
+    return 0
 
 
 def report(args: Sequence[str]) -> int:

@@ -24,7 +24,6 @@ from lit_rl.callbacks import (
     RunState,
     ValidationFile,
 )
-from lit_rl.cli import SUBCOMMANDS, fail
 from lit_rl.config_errors import explain
 from lit_rl.reporting.run_files import CONFIG
 
@@ -89,7 +88,7 @@ class LitRLCLI(LightningCLI):
             save_config_kwargs={"save_to_log_dir": False},
             trainer_defaults={"num_sanity_val_steps": 0, "log_every_n_steps": 1, "use_distributed_sampler": False},
             seed_everything_default=0,
-            parser_kwargs={**strict, **{name: dict(strict) for name in SUBCOMMANDS}},
+            parser_kwargs={**strict, **{name: dict(strict) for name in self.subcommands()}},
             parser_class=_Parser,
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -167,8 +166,12 @@ class LitRLCLI(LightningCLI):
             self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
 
-def main(args: Sequence[str]) -> int:
-    """Run ``args``, beginning with a subcommand; returns the exit code."""
+def main(args: Sequence[str]) -> None:
+    """Run ``args``, beginning with a subcommand.
+
+    Raises:
+        ConfigError: They cannot be run; one sentence says which key is wrong and what would be right.
+    """
     sys.argv[1:] = list(args)  # further ranks are started with the arguments of this process
     _be_quiet()
     try:
@@ -177,8 +180,7 @@ def main(args: Sequence[str]) -> int:
         roots: dict[str, Any] = dict.fromkeys(("model", "data", "seed_everything", "validate_first", "ckpt_path"))
         roots |= {"trainer": L.Trainer, "checkpoints": Checkpoints}
         roots |= {"metrics_file": MetricsFile, "episode_log": EpisodeLog}
-        return fail(explain(str(error), args[1:], roots))
-    return 0
+        raise ConfigError(explain(str(error), args[1:], roots)) from error
 
 
 def load(config: str | Path, *overrides: str) -> LitRLCLI:

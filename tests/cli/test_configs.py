@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lit_rl import lightning_cli
+import lit_rl.lightning_cli  # noqa: F401  # before the fork, so that no child has to
+from lit_rl.cli import main
 from lit_rl.environments import STUDENT_INSTRUCTION, TEACHER_INSTRUCTION
 from lit_rl.environments.teacher_words import CANNOT_SAY, RETRY
 from lit_rl.tiny import TinyModel, materialize
@@ -20,7 +21,7 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 def run(tmp_path: Path, *arguments: str) -> str:
     output = tmp_path / "output.txt"
-    code = in_child(lambda: sys_exit(lightning_cli.main(arguments)), output)
+    code = in_child(lambda: sys_exit(main(arguments)), output)
     text = output.read_text()
     assert code == 0, text[-3000:]
     return text

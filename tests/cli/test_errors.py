@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lit_rl import lightning_cli
 from lit_rl.cli import main
 from lit_rl.policy import Policy
 
@@ -26,7 +25,7 @@ def refused(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pyte
     monkeypatch.setattr("sys.argv", ["lit-rl"])
 
     def fit(*arguments: str, config: str = CONFIG) -> str:
-        code = lightning_cli.main(["fit", f"--config={config}", f"--trainer.default_root_dir={tmp_path}", *arguments])
+        code = main(["fit", f"--config={config}", f"--trainer.default_root_dir={tmp_path}", *arguments])
         assert code == 2
         (sentence,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
         return sentence.removeprefix("error: ")
