@@ -164,6 +164,7 @@ class LitRLCLI(LightningCLI):
         config = self.config_init[self.subcommand]
         if config.validate_first and config.ckpt_path is None and not config.trainer.fast_dev_run:
             self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+            self.trainer.validate_loop.batch_progress.reset()  # a resumed run, whose checkpoints hold it, has none
 
 
 def main(args: Sequence[str]) -> None:
