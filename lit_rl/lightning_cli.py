@@ -69,11 +69,14 @@ class _QuietCollector(L.Callback):
 class _SaveConfig(SaveConfigCallback):
     """Writes the resolved config of a training run into its folder."""
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "fit":  # the parent saves at the first stage only, which may be a validation before it
+            super().setup(trainer, pl_module, stage)
+
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            path = Path(trainer.default_root_dir) / CONFIG
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+        path = Path(trainer.default_root_dir) / CONFIG
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
 
 
 class LitRLCLI(LightningCLI):

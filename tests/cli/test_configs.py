@@ -85,6 +85,26 @@ def test_every_config_is_run_here() -> None:
     assert {str(path.relative_to(ROOT / "configs")) for path in CONFIGS if path not in TINY} == others
 
 
+def test_a_run_leaves_its_files(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    cut = ["--data.init_args.batches_per_epoch=2", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
+    quickstart = ROOT / "configs/quickstart/number_search.yaml"
+    common = [f"--config={quickstart}", f"--trainer.default_root_dir={folder}", *cut]
+    run(tmp_path, "fit", *common)
+    written = {path.name for path in folder.iterdir()}
+    assert written == {
+        *("config.yaml", "metrics.jsonl", "timings.jsonl", "episodes.bin"),
+        *("validation_before.json", "checkpoints", "tensorboard"),
+    }
+    assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["init_args"]["batches_per_epoch"] == 2
+    run(tmp_path, "validate", *common, "--ckpt_path=last")
+    assert json.loads((folder / "validation.json").read_text())["policy_version"] == 2
+    run(tmp_path, "predict", *common, "--ckpt_path=last")
+    assert len((folder / "predictions.jsonl").read_text().splitlines()) == 15 * 64
+    run(tmp_path, "report", str(folder))
+    assert "SocialMetaLearning on NumberSearch" in (folder / "report.html").read_text()
+
+
 def test_first_lines_say_what_a_config_trains() -> None:
     for path in CONFIGS:
         assert path.read_text().startswith("# "), path
