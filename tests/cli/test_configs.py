@@ -97,7 +97,9 @@ def test_a_run_leaves_its_files(tmp_path: Path) -> None:
         *("validation_before.json", "checkpoints", "tensorboard"),
     }
     assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["init_args"]["batches_per_epoch"] == 2
-    run(tmp_path, "validate", *common, "--ckpt_path=last")
+    config = (folder / "config.yaml").read_bytes()
+    run(tmp_path, "validate", *common, "--ckpt_path=last", "--data.init_args.batches_per_epoch=3")
+    assert (folder / "config.yaml").read_bytes() == config, "a validation must not change what a run says it was"
     assert json.loads((folder / "validation.json").read_text())["policy_version"] == 2
     run(tmp_path, "predict", *common, "--ckpt_path=last")
     assert len((folder / "predictions.jsonl").read_text().splitlines()) == 15 * 64
