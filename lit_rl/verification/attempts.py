@@ -15,8 +15,10 @@ class Attempt:
             question.
         answer: The one answer given, None if there is not exactly one.
         correct: Whether it is right; only "answer" and "both" can be.
+        detail: What checking it showed, such as which test a program fails; private, for the teacher alone.
     """
 
     kind: AttemptKind
     answer: str | None = None
     correct: bool = False
+    detail: str = ""
