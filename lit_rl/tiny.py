@@ -78,6 +78,7 @@ def materialize(tiny: TinyModel) -> Path:
 
 def _build(tiny: TinyModel, folder: Path) -> None:
     import torch
+    from safetensors.torch import save_file
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
@@ -111,5 +112,10 @@ def _build(tiny: TinyModel, folder: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(tiny.seed)
         model = Qwen2ForCausalLM(config)
-    model.save_pretrained(folder)
+    # Not `model.save_pretrained`, which writes nothing on ranks above 0, and any rank may be the first here.
+    weights = {name: weight for name, weight in model.state_dict().items() if name != "lm_head.weight"}  # tied
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -8,6 +8,7 @@ any of its verifiers.
 import dataclasses
 import difflib
 import hashlib
+import random
 import string
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,7 +29,8 @@ class ReasoningGymTasks:
             but one problem.)
         options: Of the task's config, such as ``{"max_n": 100}``.
         prompt: What the student reads, with ``{question}`` or fields of the item's metadata filled in; lists are
-            joined by spaces: "gcd {numbers}" becomes "gcd 12 18".
+            joined by spaces: "gcd {numbers}" becomes "gcd 12 18".  ``:spaced`` writes characters apart: with
+            "bits {number:spaced}", a tokenizer of words reads a number digit by digit: "bits 1 7 3".
         answer_format: "marked" for ``ans ...``, "boxed" for LaTeX's box.
         distinct: No two problems with the same prompt, so that held-out problems are new; all are then made at once.
             False makes each when it is asked for.
@@ -87,7 +89,7 @@ class ReasoningGymTasks:
         return Problem(
             id=f"{self.task}-{self.seed}-{number}",
             domain=self.task,
-            prompt=self.prompt.format(**_fields(item)),
+            prompt=_filled(self.prompt, item),
             gold=gold,
             private={"answer": gold},
         )
@@ -100,11 +102,17 @@ class ReasoningGymTasks:
             if problem.prompt not in first:
                 first[problem.prompt], self._made[number] = number, problem
             if len(first) == self.size:
-                return list(first.values())
+                return self._mixed(list(first.values()), drawn=number + 1)
         raise ValueError(
             f"ReasoningGymTasks.size is {self.size}, but {len(self._dataset)} problems of {self.task!r} have only "
             f"{len(first)} different prompts; lower it, widen the options, or allow repeats with distinct=False."
         )
+
+    def _mixed(self, items: list[int], drawn: int) -> list[int]:
+        """In another order if some were drawn twice: the likely ones come first, and the last are what is held out."""
+        if drawn > len(items):
+            random.Random(self.seed).shuffle(items)
+        return items
 
 
 def _right(answer: str, gold: str) -> bool:
@@ -154,17 +162,24 @@ def _dataset(task: str, size: int, seed: int, options: dict[str, Any]) -> Any:
         raise ValueError(f"ReasoningGymTasks.options {options} do not fit {task!r}: {error!r}.") from error
 
 
-class _Spaced(list[Any]):
-    """A list that a template writes without brackets."""
+class _Prompt(string.Formatter):
+    """Writes lists without brackets, and with ``:spaced`` the characters of a value apart."""
 
-    def __format__(self, spec: str) -> str:
-        return " ".join(format(value, spec) for value in self)
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if isinstance(value, list | tuple):
+            return " ".join(self.format_field(item, format_spec) for item in value)
+        if format_spec == "spaced":
+            return " ".join(str(value))
+        return str(super().format_field(value, format_spec))
+
+
+def _filled(prompt: str, item: Mapping[str, Any]) -> str:
+    return _Prompt().vformat(prompt, (), _fields(item))
 
 
 def _fields(item: Mapping[str, Any]) -> dict[str, Any]:
     """What a prompt may name."""
-    known = {"question": item["question"], **item["metadata"]}
-    return {name: _Spaced(value) if isinstance(value, list | tuple) else value for name, value in known.items()}
+    return {"question": item["question"], **item["metadata"]}
 
 
 def _check_prompt(prompt: str, dataset: Any) -> None:
@@ -172,7 +187,7 @@ def _check_prompt(prompt: str, dataset: Any) -> None:
     items = [dataset[i] for i in range(8)]
     known = sorted(set(_fields(items[0])) - {"source_dataset", "source_index", "difficulty"})
     try:
-        prompt.format(**_fields(items[0]))
+        _filled(prompt, items[0])
         names = [name for _, name, _, _ in string.Formatter().parse(prompt) if name]
     except (KeyError, IndexError, AttributeError, ValueError, TypeError) as error:
         raise ValueError(
@@ -182,5 +197,5 @@ def _check_prompt(prompt: str, dataset: Any) -> None:
         raise ValueError(f"ReasoningGymTasks.prompt {prompt!r} is the same for all problems; name some of {known}.")
     golds = [str(item["answer"]) for item in items]
     for name in names:
-        if len(set(golds)) > 1 and golds == [f"{{{name}}}".format(**_fields(item)) for item in items]:
+        if len(set(golds)) > 1 and golds == [_filled(f"{{{name}}}", item) for item in items]:
             raise ValueError(f"ReasoningGymTasks.prompt {prompt!r} gives the answer away: {{{name}}} is it.")

@@ -72,6 +72,20 @@ def test_lists_in_a_prompt_are_words() -> None:
     assert spelled.prompt.split()[0] in "".join(spelled.prompt.split()[2:]).lower() and "[" not in spelled.prompt
 
 
+def test_a_prompt_may_write_characters_apart() -> None:
+    problem = ReasoningGymTasks("count_bits", 3, options={"max_n": 999}, prompt="ones {number:spaced}")[0]
+    number = int("".join(problem.prompt.removeprefix("ones ").split()))
+    assert len(problem.prompt.split()) == 1 + len(str(number))
+    assert problem.gold == str(number.bit_count())
+
+
+def test_characters_of_lists_may_stand_apart_too() -> None:
+    apart = ReasoningGymTasks("gcd", 3, prompt="gcd {numbers:spaced}")[0].prompt
+    together = ReasoningGymTasks("gcd", 3, prompt="gcd {numbers}")[0].prompt
+    assert apart.replace(" ", "") == together.replace(" ", "")
+    assert set(map(len, apart.removeprefix("gcd ").split())) == {1}
+
+
 def test_problems_depend_on_seed_and_index_alone() -> None:
     def prompts(seed: int, order: list[int], **options: Any) -> list[str]:
         tasks = ReasoningGymTasks("basic_arithmetic", 30, seed, **options)
@@ -161,3 +175,9 @@ def test_without_reasoning_gym(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "reasoning_gym", raising=False)
     with pytest.raises(ImportError, match=r'pip install "lit-rl\[reasoning\]"'):
         ReasoningGymTasks("gcd")
+
+
+def test_the_last_problems_are_like_the_first_where_prompts_run_short() -> None:
+    tasks = ReasoningGymTasks("gcd", 2800, options={"min_value": 2, "max_value": 60}, prompt="gcd {numbers}")
+    ones = [tasks[index].gold == "1" for index in range(2800)]
+    assert abs(sum(ones[:400]) - sum(ones[-400:])) < 80  # in the order drawn, nearly all of the last have the answer 1
