@@ -29,6 +29,8 @@ if it asks something, answer that. Then give the one hint that helps most with t
 short sentences. Never state the final answer, and do not solve the problem yourself. You may think first: only what \
 you write between <feedback> and </feedback> reaches the student."""
 
+DETAIL = "Known to you alone, what checking this attempt showed:"
+
 _BLOCK = re.compile(r"<feedback>((?:(?!<feedback>).)*?)</feedback>", re.DOTALL)
 
 
@@ -36,6 +38,11 @@ def teacher_briefing(instruction: str, problem: Problem) -> str:
     """The teacher's instruction with the problem and all that only the teacher knows."""
     private = "\n".join(f"{name}: {text}" for name, text in problem.private.items())
     return instruction.replace("{problem}", problem.prompt).replace("{private}", private)
+
+
+def with_detail(utterance: str, attempt: Attempt) -> str:
+    """A student's words as the teacher hears them, with what only the teacher may know of this attempt."""
+    return f"{utterance}\n\n{DETAIL}\n{attempt.detail}" if attempt.detail else utterance
 
 
 def check_instruction(instruction: str) -> None:

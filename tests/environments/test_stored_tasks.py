@@ -1,6 +1,7 @@
 """Tasks and rows from files and from the hub, and what is said about bad ones."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from jsonargparse import ArgumentParser
 
-from lit_rl.environments import StoredTasks, read_rows
+from lit_rl.environments import StoredTasks, TaskSource, read_rows
+from lit_rl.environments.parts import row_order
 
 ROWS = [{"prompt": "1 + 1", "answer": 2, "more": "x"}, {"prompt": "half", "answer": "1/2", "more": "y"}]
 
@@ -142,6 +145,7 @@ def test_a_column_of_numbers_with_gaps_holds_whole_numbers(parquet: Callable[...
         ({"prompt": "a", "answer": [1]}, {}, r"row 2: column 'answer' holds '\[1\]'"),
         ({"prompt": "a", "answer": True}, {}, "row 2: column 'answer' holds 'True'"),
         ({"prompt": "1 + 1", "answer": 2}, {"id": "prompt"}, "row 2: the id '1 \\+ 1' is that of row 1 too"),
+        ({"prompt": "a", "answer": "x"}, {"answer_pattern": "boxed"}, r"row 1: answer_pattern 'boxed' finds no answer"),
         ({"prompt": "a", "answer": "x"}, {"answer_pattern": "(2)"}, r"row 2: answer_pattern '\(2\)' finds no answer"),
     ],
 )
@@ -157,3 +161,96 @@ def test_bad_options(jsonl: Callable[..., Path]) -> None:
         StoredTasks(jsonl(*ROWS), answer_format="latex")
     with pytest.raises(ValueError, match="needs a group"):
         StoredTasks(jsonl(*ROWS), answer_pattern="####.+")
+
+
+# -- parts, and data sets of known layouts (rows written by us) ------------------------------------------------
+
+OMNI = [
+    {
+        "domain": ["Mathematics -> Algebra", "Mathematics -> Number Theory"],
+        "difficulty": 4.5,
+        "problem": f"What is {n} + 1/2?",
+        "solution": f"It is \\boxed{{{n}.5}}.",
+        "answer": f"\\frac{{{2 * n + 1}}}{{2}}",
+        "source": "made up",
+    }
+    for n in range(40)
+]
+
+
+def snippets() -> list[str]:
+    """The YAML in the docstring of `StoredTasks`."""
+    return re.findall(r"^ +class_path: .*?\}$", str(StoredTasks.__doc__), re.DOTALL | re.MULTILINE)
+
+
+def from_yaml(snippet: str, *replaced: tuple[str, str]) -> StoredTasks:
+    for old, new in replaced:
+        assert old in snippet
+        snippet = snippet.replace(old, new)
+    parser = ArgumentParser()
+    parser.add_argument("--tasks", type=TaskSource)
+    tasks = parser.instantiate(parser.parse_args([f"--tasks={snippet}"])).tasks
+    assert isinstance(tasks, StoredTasks)
+    return tasks
+
+
+def test_omni_math_from_yaml(parquet: Callable[..., Path]) -> None:
+    """Columns of sml.md section 13; a list in a column that is not used is no matter."""
+    path = parquet(**{name: [row[name] for row in OMNI] for name in OMNI[0]})
+    omni, _ = snippets()
+    tasks = from_yaml(omni, ("KbsdJames/Omni-MATH", str(path)), ("take: 2000", "take: 30"))
+    assert len(tasks) == 30
+    for i in range(30):
+        n = int(tasks[i].id) - 1
+        assert tasks[i].prompt == f"What is {n} + 1/2?" and tasks[i].private["solution"] == OMNI[n]["solution"]
+        assert tasks.verify(tasks[i], f"\\boxed{{{n}.5}}").correct
+
+
+def test_hard_math_2_from_yaml(jsonl: Callable[..., Path]) -> None:
+    """Columns of rl2f.md section 12: the answer stands in the solution."""
+    rows = [
+        {
+            "prompt": "Integrate x.",
+            "solution": "First $\\boxed{1}$, no:\n$$\\boxed{\\frac{x^{2}}{2}}$$",
+            "type": "integral",
+        },
+        {"prompt": "Expand.", "solution": "It is $\\boxed{y(x) = 1 + x}$ near 0.", "type": "ODE"},
+    ]
+    _, hard = snippets()
+    tasks = from_yaml(hard, ("hard_math2.jsonl", str(jsonl(*rows))))
+    assert [tasks[i].gold for i in range(2)] == ["\\frac{x^{2}}{2}", "y(x) = 1 + x"]
+    assert tasks[0].private["solution"] == rows[0]["solution"]
+    assert tasks.verify(tasks[0], r"\boxed{\frac{x^2}{2}}").correct
+
+
+def test_two_parts_share_no_row(jsonl: Callable[..., Path]) -> None:
+    """The split of Omni-MATH into 2 000 and 500 by a fixed seed (sml.md section 13), in small."""
+    path = jsonl(*OMNI)
+    options: dict[str, Any] = {"prompt": "problem", "shuffle_seed": 0}
+    train, test = StoredTasks(path, take=25, **options), StoredTasks(path, skip=25, take=10, **options)
+    ids = [[int(part[i].id) for i in range(len(part))] for part in (train, test)]
+    assert len(set(ids[0])) == 25 and len(set(ids[1])) == 10 and not set(ids[0]) & set(ids[1])
+    assert ids[0] != sorted(ids[0]) and ids[0] == [int(StoredTasks(path, take=25, **options)[i].id) for i in range(25)]
+    whole = StoredTasks(path, **options)
+    assert [int(whole[i].id) for i in range(40)][:35] == ids[0] + ids[1] and len(whole) == 40
+    other = StoredTasks(path, prompt="problem", shuffle_seed=1)
+    assert [other[i].id for i in range(40)] != [whole[i].id for i in range(40)]
+    plain = StoredTasks(path, prompt="problem", skip=2, take=3)
+    assert [plain[i].id for i in range(3)] == ["3", "4", "5"]
+
+
+def test_row_order_is_the_same_everywhere() -> None:
+    assert row_order(6, None) == [0, 1, 2, 3, 4, 5]
+    assert row_order(6, 0) == [1, 0, 4, 3, 5, 2]
+
+
+def test_parts_that_are_not_there(jsonl: Callable[..., Path]) -> None:
+    path = jsonl(*ROWS)
+    for options, message in (
+        ({"skip": -1}, "StoredTasks.skip is -1; it must be 0 or more"),
+        ({"take": 0}, "StoredTasks.take is 0; it must be at least 1"),
+        ({"skip": 1, "take": 2}, r"tasks.jsonl has 2 usable rows, and skip=1 with take=2 needs 3"),
+        ({"skip": 2}, "has 2 usable rows, and skip=2 with take=None needs 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            StoredTasks(path, **options)
