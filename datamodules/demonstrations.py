@@ -14,6 +14,7 @@ from lit_rl.environments.base import Message
 from lit_rl.environments.teacher_words import RETRY
 from lit_rl.episodes import Rollouts
 from lit_rl.noise import stream_key
+from lit_rl.recorded_dialogues import RecordedDialogue, read_dialogues
 
 
 class DemonstrationSource(Protocol):
@@ -51,6 +52,26 @@ class StoredDialogues:
             raise ValueError(
                 f"{self.path}, row {index + 1}: a message is not {{'role': ..., 'content': ...}} ({error})."
             ) from error
+
+
+class RecordedDialogues:
+    """Dialogues that a run with `CollectedDialogues` wrote, trained on in the very token ids they were sampled in.
+
+    Args:
+        path: The file, by default ``dialogues.jsonl`` in the folder of that run.
+
+    Raises:
+        ValueError: Missing or empty file, or a row that is no recorded dialogue, naming file and row.
+    """
+
+    def __init__(self, path: str):
+        self.dialogues = read_dialogues(path)
+
+    def __len__(self) -> int:
+        return len(self.dialogues)
+
+    def __getitem__(self, index: int) -> RecordedDialogue:
+        return self.dialogues[index]
 
 
 class RightAnswers:
@@ -93,7 +114,7 @@ class RightAnswers:
         messages = [Message("user", problem.prompt)]
         for number, wrong in enumerate(self._wrong_answers(index, problem.gold)):
             said, key = self._said(wrong), stream_key(self.seed, index, "feedback", number)
-            messages += [said, Message("user", self._heard(problem, said.content, number, key))]
+            messages += [said, Message("user", self._heard(problem, said.content, number, key), "teacher", number)]
         return Demonstration(problem.id, (*messages, self._said(problem.gold)))
 
     def _heard(self, problem: Problem, said: str, turn: int, key: int) -> str:
@@ -121,18 +142,20 @@ class DemonstrationDataModule(L.LightningDataModule):
         batches_per_epoch: None takes one pass over the demonstrations.
         party: Whose replies they are.
         train_turns: Learn "all" replies, or the "final" one of each dialogue.
+        train_feedback: Learn to say what the party heard from others too (of recorded dialogues, the teacher's words).
         seed: Of the order; None takes that of ``seed_everything``.
     """
 
     def __init__(
         self,
-        demonstrations: DemonstrationSource,
+        demonstrations: DemonstrationSource | RecordedDialogues,
         *,
         num_validation: int = 0,
         batch_size: int = 64,
         batches_per_epoch: int | None = None,
         party: str = "student",
         train_turns: TrainTurns = "all",
+        train_feedback: bool = False,
         seed: int | None = None,
     ):
         super().__init__()
@@ -144,7 +167,7 @@ class DemonstrationDataModule(L.LightningDataModule):
             )
         self.demonstrations, self.num_validation, self.batch_size = demonstrations, num_validation, batch_size
         self.batches_per_epoch = batches_per_epoch or self.count // batch_size
-        self.party, self.train_turns = party, train_turns
+        self.party, self.train_turns, self.train_feedback = party, train_turns, train_feedback
         self._order = ShuffledOrder(self.count, run_seed(seed))
         self._stream: RolloutStream | None = None
 
@@ -178,5 +201,6 @@ class DemonstrationDataModule(L.LightningDataModule):
             party=self.party,
             policy_version=module.policy_version,
             train_turns=self.train_turns,
+            train_feedback=self.train_feedback,
         )
         return rows.to(module.policy.device)

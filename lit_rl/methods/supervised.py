@@ -24,6 +24,8 @@ class SupervisedFineTuning(Method):
 
     def __init__(self, policy: PolicyConfig, *, aggregation: AggregationMode = "token_mean", **kwargs: Any):
         super().__init__(policy, aggregation=aggregation, **kwargs)
+        if self.critique_coef:
+            raise ValueError("model.critique_coef has no use here, for all targets are learned already; leave it out.")
         self._validation: Tensor | None = None  # (loss, weights) of this rank so far
 
     def advantages(self, rollouts: Rollouts) -> None:

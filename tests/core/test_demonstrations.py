@@ -49,3 +49,20 @@ def test_bad_demonstrations_are_named(make_policy: Callable[..., Policy]) -> Non
     policy = make_policy("student", max_length=10)
     with pytest.raises(ValueError, match="Demonstration d7 has 14 tokens; the policy's rows hold 10"):
         demonstration_rows([Demonstration("d7", DIALOGUE)], policy, party="student", policy_version=0)
+
+
+def test_what_the_party_heard_may_be_a_target_too(make_policy: Callable[..., Policy]) -> None:
+    policy = make_policy("student")
+    rows = demonstration_rows(
+        [Demonstration("d", DIALOGUE)],
+        policy,
+        party="student",
+        policy_version=0,
+        train_turns="final",
+        train_feedback=True,
+    )
+    assert rows.target_mask is not None
+    names = policy.tokenizer.convert_ids_to_tokens(rows.input_ids[0][rows.target_mask[0]].tolist())
+    assert " ".join(names) == "no <end> yes <end>"
+    assert rows.turn_ids[0][rows.target_mask[0]].tolist() == [0, 0, 1, 1]
+    assert set(rows.party_ids[0][rows.target_mask[0]].tolist()) == {0}  # the learner's row, whoever said it
