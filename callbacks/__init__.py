@@ -5,6 +5,7 @@ from lit_rl.callbacks.episode_log import EpisodeLog
 from lit_rl.callbacks.metrics_file import MetricsFile
 from lit_rl.callbacks.prediction_file import PredictionFile
 from lit_rl.callbacks.run_state import RunState
+from lit_rl.callbacks.teacher_critique import TeacherCritiquePrediction
 from lit_rl.callbacks.validation_file import ValidationFile
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "MetricsFile",
     "PredictionFile",
     "RunState",
+    "TeacherCritiquePrediction",
     "ValidationFile",
 ]

@@ -1,20 +1,27 @@
 """DataModules: imported as ``lit_rl.datamodules``, for online rollouts and for demonstrations."""
 
+from lit_rl.datamodules.collected import CollectedDialogues, QPriming
 from lit_rl.datamodules.demonstrations import (
     DemonstrationDataModule,
     DemonstrationSource,
+    RecordedDialogues,
     RightAnswers,
     StoredDialogues,
 )
 from lit_rl.datamodules.didactic import Dialogue, DidacticDataModule
+from lit_rl.datamodules.sharded import ShardedDataModule
 from lit_rl.datamodules.stream import RolloutStream
 
 __all__ = [
+    "CollectedDialogues",
     "DemonstrationDataModule",
     "DemonstrationSource",
     "Dialogue",
     "DidacticDataModule",
+    "QPriming",
+    "RecordedDialogues",
     "RightAnswers",
     "RolloutStream",
+    "ShardedDataModule",
     "StoredDialogues",
 ]

@@ -1,6 +1,7 @@
 """Online dialogues between a student that is trained and a teacher that knows the answer."""
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -12,17 +13,23 @@ from lit_rl.datamodules.order import ShuffledOrder, run_seed
 from lit_rl.datamodules.stream import RolloutStream
 from lit_rl.distributed import rank, world_size
 from lit_rl.environments import TEACHER_INSTRUCTION, DidacticDialogue, Problem, TaskSource
+from lit_rl.environments.base import Environment
+from lit_rl.environments.self_correction import FalseCriticism, SelfCorrection
+from lit_rl.environments.teacher_words import RETRY
 from lit_rl.episodes import Rollouts
 from lit_rl.noise import stream_key
 from lit_rl.parties import Party, PolicyParty, ScriptedParty
 from lit_rl.policy import Policy
-from lit_rl.rollout import Planned, fill_reference, play
+from lit_rl.rollout import Planned, Played, fill_reference, play
 from lit_rl.sampling import SamplingSettings
 
-STUDENT, TEACHER = "student", "teacher"
+STUDENT, TEACHER, CRITIC = "student", "teacher", "critic"
 PARTIES = (STUDENT, TEACHER)
 Feedback = Literal["teacher", "retry", "shuffled", "resample"]
 CONDITIONS = ("teacher", "retry", "shuffled", "resample")
+SELF_CORRECTION = ("self_crit", "self_crit_base", "shuffled_crit")
+KNOWN_CONDITIONS = (*CONDITIONS, *SELF_CORRECTION, "false_criticism")
+_Place = tuple[TaskSource, int, int]  # source, number of the task in it, number of the episode
 
 
 @dataclass(kw_only=True)
@@ -35,6 +42,7 @@ class Dialogue:
     question_cost: float = 0.0
     student_instruction: str | None = None
     teacher_instruction: str = TEACHER_INSTRUCTION
+    accept_message: str | None = None
 
 
 class DidacticDataModule(L.LightningDataModule):
@@ -57,7 +65,11 @@ class DidacticDataModule(L.LightningDataModule):
             message), "shuffled" (the teacher's words about another problem), "resample" (no history).
         validation_turns: Turns in validation; None takes ``dialogue.max_turns``.
         fit_conditions: What is validated while training.
-        conditions: What ``lit-rl validate`` and ``test`` play: "teacher" and the controls, each also with "_greedy".
+        conditions: What ``lit-rl validate`` and ``test`` play, each also with "_greedy": "teacher" and the controls;
+            without any teacher "self_crit" (the student's own critiques), "self_crit_base" (those of the base, adapters
+            off) and "shuffled_crit" (the student's own of an attempt at another problem), all three with the noise of
+            "teacher" and to the last attempt, whatever a verifier says; "false_criticism" (of the solving attempt).
+        max_critique_tokens: Longest critique of the student's own; None takes its ``max_tokens``.
         max_rows: Dialogues sampled at once.
         on_error: When a teacher or verifier raises: "stop" the run, or "drop" the dialogue and count it.
         seed: Of task order and all sampling noise; None takes that of ``seed_everything``.
@@ -81,14 +93,17 @@ class DidacticDataModule(L.LightningDataModule):
         validation_turns: int | None = None,
         fit_conditions: Sequence[str] = ("teacher",),
         conditions: Sequence[str] = (*CONDITIONS, "teacher_greedy"),
+        max_critique_tokens: int | None = None,
         max_rows: int = 256,
         on_error: Literal["stop", "drop"] = "stop",
         seed: int | None = None,
     ):
         super().__init__()
         for name in (*fit_conditions, *conditions):
-            if name.removesuffix("_greedy") not in CONDITIONS:
-                raise ValueError(f"data.conditions has {name!r}; known are {list(CONDITIONS)}, each also as X_greedy.")
+            if name.removesuffix("_greedy") not in KNOWN_CONDITIONS:
+                raise ValueError(
+                    f"data.conditions has {name!r}; known are {list(KNOWN_CONDITIONS)}, each also as X_greedy."
+                )
         if len(tasks) == 0:
             raise ValueError(f"data.tasks ({tasks.name}) is empty; there is nothing to train on.")
         for option, value in (
@@ -97,8 +112,9 @@ class DidacticDataModule(L.LightningDataModule):
             ("group_size", group_size),
             ("validation_group_size", validation_group_size),
             ("max_rows", max_rows),
+            ("max_critique_tokens", max_critique_tokens),
         ):
-            if value < 1:
+            if value is not None and value < 1:
                 raise ValueError(f"data.{option} is {value}; it must be at least 1.")
         self.tasks, self.tasks_per_batch, self.group_size = tasks, tasks_per_batch, group_size
         self.batches_per_epoch, self.validation_group_size = batches_per_epoch, validation_group_size
@@ -109,6 +125,7 @@ class DidacticDataModule(L.LightningDataModule):
         self.dialogue, self.feedback = dialogue or Dialogue(), feedback
         self.validation_turns = validation_turns or self.dialogue.max_turns
         self.fit_conditions, self.conditions = tuple(fit_conditions), tuple(conditions)
+        self.max_critique_tokens = max_critique_tokens
         self.max_rows, self.on_error, self.seed = max_rows, on_error, run_seed(seed)
         self.teacher: Party | PolicyParty = (
             teacher if isinstance(teacher, Party | PolicyParty) else ScriptedParty(teacher, TEACHER)
@@ -165,21 +182,70 @@ class DidacticDataModule(L.LightningDataModule):
                 f"There are {len(self.held_out)} validation tasks for {world_size()} processes; raise "
                 "data.num_validation_tasks so that each has one."
             )
+        if condition.startswith("self_crit_base") and not self._module().policy.parties:
+            raise ValueError("data.conditions has 'self_crit_base', which needs policy.adapters that can be off.")
         per_batch = max(1, self.max_rows // self.validation_group_size)
-        feedback = condition.removesuffix("_greedy")
-        settings = self.evaluation
-        if condition.endswith("_greedy"):
-            settings = SamplingSettings(temperature=0.0, max_tokens=settings.max_tokens)
 
         def collect(number: int) -> Rollouts:
-            planned = []
-            for source, task in tasks[number * per_batch : (number + 1) * per_batch]:
-                for index in range(task * self.validation_group_size, (task + 1) * self.validation_group_size):
-                    dialogue = self._dialogue(source, task, index, feedback, self.validation_turns)
-                    planned.append(Planned(environment=dialogue, index=index, task_id=str(task), group=task))
-            return self._play(planned, condition, settings, self.validation_turns)
+            places = [
+                (source, task, index)
+                for source, task in tasks[number * per_batch : (number + 1) * per_batch]
+                for index in range(task * self.validation_group_size, (task + 1) * self.validation_group_size)
+            ]
+            return self._evaluated(places, condition)
 
         return RolloutStream(collect, -(-len(tasks) // per_batch), repeat=True)
+
+    def _evaluated(self, places: Sequence[_Place], condition: str) -> Rollouts:
+        feedback, settings = condition.removesuffix("_greedy"), self.evaluation
+        if condition != feedback:
+            settings = SamplingSettings(temperature=0.0, max_tokens=settings.max_tokens)
+        noise = condition.replace(feedback, TEACHER) if feedback in SELF_CORRECTION else condition
+        critiques: dict[int, list[str]] = {}
+        if feedback == "shuffled_crit":
+            critiques = self._critiques_elsewhere(places, noise, settings)
+        planned = []
+        for source, task, index in places:
+            world = self._world(source, task, index, feedback, critiques.get(index, [RETRY]))
+            planned.append(Planned(environment=world, index=index, task_id=str(task), group=task))
+        return self._play(planned, condition, settings, self.validation_turns, noise)
+
+    def _critiques_elsewhere(
+        self, places: Sequence[_Place], noise: str, settings: SamplingSettings
+    ) -> dict[int, list[str]]:
+        """For each dialogue what the student says of its own attempts at another problem."""
+        planned = []
+        for source, task, index in places:
+            elsewhere = self._self_correction(self._another(source, source[task], index), source, STUDENT)
+            planned.append(Planned(environment=elsewhere, index=index, task_id=str(task), group=task))
+        found = {}
+        for episode in self._let_speak(planned, noise, settings).episodes:
+            critiques = [turn.text for turn in episode.turns if turn.info.get("critique")]
+            found[episode.index] = critiques or [RETRY]
+        return found
+
+    def _world(self, source: TaskSource, task: int, index: int, feedback: str, critiques: list[str]) -> Environment:
+        if feedback == "false_criticism":
+            return FalseCriticism(self._dialogue(source, task, index, TEACHER, self.validation_turns), RETRY)
+        if feedback not in SELF_CORRECTION:
+            return self._dialogue(source, task, index, feedback, self.validation_turns)
+        critic = CRITIC if feedback == "self_crit_base" else STUDENT
+        given = critiques if feedback == "shuffled_crit" else None
+        return self._self_correction(source[task], source, critic, given)
+
+    def _self_correction(
+        self, problem: Problem, source: TaskSource, critic: str, critiques: list[str] | None = None
+    ) -> SelfCorrection:
+        return SelfCorrection(
+            problem,
+            source,
+            max_turns=self.validation_turns,
+            critic=critic,
+            critiques=critiques,
+            accept_message=self.dialogue.accept_message,
+            max_critique_tokens=self.max_critique_tokens,
+            student_instruction=self.dialogue.student_instruction,
+        )
 
     def _dialogue(self, source: TaskSource, task: int, index: int, feedback: str, turns: int) -> DidacticDialogue:
         problem = source[task]
@@ -195,17 +261,28 @@ class DidacticDataModule(L.LightningDataModule):
                 return other
         raise ValueError(f"data.conditions has 'shuffled', but the tasks of {source.name} all have one answer.")
 
-    def _play(self, planned: list[Planned], label: str, settings: SamplingSettings, turns: int) -> Rollouts:
-        module = self._module()
-        policy: Policy = module.policy
-        played = play(
+    def _let_speak(self, planned: list[Planned], noise: str, settings: SamplingSettings) -> Played:
+        parties: dict[str, Party | PolicyParty] = {
+            STUDENT: PolicyParty(adapter=STUDENT, settings=settings),
+            TEACHER: self.teacher,
+            CRITIC: PolicyParty(adapter=None, settings=settings),
+        }
+        return play(
             planned,
-            {STUDENT: PolicyParty(adapter=STUDENT, settings=settings), TEACHER: self.teacher},
-            policy,
-            seed=stream_key(self.seed, label),
+            parties,
+            self._module().policy,
+            seed=stream_key(self.seed, noise),
             max_rows=self.max_rows,
             on_error=self.on_error,
         )
+
+    def _play(
+        self, planned: list[Planned], label: str, settings: SamplingSettings, turns: int, noise: str | None = None
+    ) -> Rollouts:
+        module = self._module()
+        policy: Policy = module.policy
+        played = self._let_speak(planned, noise or label, settings)
+        _tell_of_dropped(played)
         start = time.perf_counter()
         rollouts = Rollouts.from_episodes(
             played.episodes,
@@ -227,6 +304,8 @@ class DidacticDataModule(L.LightningDataModule):
             "time/sampling_seconds": seconds,
             "time/sampling_tokens_per_second": sampled / seconds,
         }
+        if (counts := getattr(self.teacher, "figures", None)) is not None:  # of requests: not the same after a resume
+            rollouts.figures |= {f"time/teacher_{name}": value for name, value in counts().items()}
         return rollouts
 
     def _module(self) -> Any:
@@ -247,6 +326,16 @@ def _hold_out(tasks: TaskSource, others: TaskSource | None, count: int) -> tuple
             "is left to train on. Hold out fewer, or give data.validation_tasks."
         )
     return [(tasks, i) for i in range(kept, len(tasks))], kept
+
+
+def _tell_of_dropped(played: Played) -> None:
+    """Warn of dialogues that were given up; raise RuntimeError if none is left."""
+    if not played.dropped:
+        return
+    sentence = f"{len(played.dropped)} dialogues of this batch were dropped; the first: {played.dropped[0]}"
+    if not played.episodes:
+        raise RuntimeError(f"All {sentence}")
+    warnings.warn(sentence, stacklevel=2)
 
 
 def _forget_leaks(rollouts: Rollouts) -> int:

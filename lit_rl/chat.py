@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from lit_rl.environments.base import Message
+from lit_rl.environments.base import Message, Role
 from lit_rl.episodes import Heard
 
 _MARK = "\u2402{}\u2403"  # control pictures: in no sane message, and no template strips them
-_BEFORE = (Message("user", "-"), Message("assistant", _MARK.format("said")))
+_BEFORE: dict[Role, tuple[Message, ...]] = {
+    "assistant": (Message("user", "-"), Message("assistant", _MARK.format("said"))),
+    "user": (Message("user", "-"), Message("assistant", "-"), Message("user", _MARK.format("said"))),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,34 +55,51 @@ class ChatFormat:
         self.end_id = self._end_of_turn()
         eos = tokenizer.eos_token_id
         self.stop_ids = frozenset({self.end_id} | ({eos} if eos is not None else set()))
+        self._both_roles_fit = False  # until checked
         self._rendered: dict[tuple[Any, ...], Rendered] = {}
         self._decoded: dict[tuple[int, ...], str] = {}
 
     # -- rendering ---------------------------------------------------------------------------------------------
 
-    def opening(self, party: str, messages: Sequence[Message]) -> Rendered:
-        """All a party's row begins with: ``messages`` and the header of its first reply."""
-        return self._cached(("open", party, *messages), (), messages, party)
+    def opening(self, party: str, messages: Sequence[Message], role: Role = "assistant") -> Rendered:
+        """All a party's row begins with: ``messages`` and the header it speaks under."""
+        return self._cached(("open", party, role, *messages), (), messages, party, role)
 
-    def continuation(self, party: str, messages: Sequence[Message], ended: bool) -> Rendered:
+    def continuation(
+        self,
+        party: str,
+        messages: Sequence[Message],
+        ended: bool,
+        *,
+        role: Role = "assistant",
+        after: Role = "assistant",
+    ) -> Rendered:
         """What follows the party's own reply: its end of turn (if it was not sampled), ``messages``, the next header.
 
         Args:
             party: Whose row it is.
             messages: Heard since its last reply.
             ended: Whether the reply's last sampled token was the end-of-turn token.
+            role: Under whose header it speaks next.
+            after: Under whose header it spoke last.
+
+        Raises:
+            TemplateMismatch: It speaks under both headers, and the template has turns that cannot be told apart.
         """
-        rendered = self._cached(("go on", party, *messages), _BEFORE, messages, party)
+        if "user" in (role, after) and not self._both_roles_fit:
+            self._check_both_roles()
+        rendered = self._cached(("go on", party, role, after, *messages), _BEFORE[after], messages, party, role)
         return Rendered(rendered.ids[1:], _shifted(rendered.heard, -1)) if ended else rendered
 
     def closing(self, party: str, messages: Sequence[Message], ended: bool) -> Rendered:
         """Like `continuation`, without a header for a next reply: the end of a training row."""
-        rendered = self._cached(("close", party, *messages), _BEFORE, messages, None)
+        rendered = self._cached(("close", party, *messages), _BEFORE["assistant"], messages, None)
         return Rendered(rendered.ids[1:], _shifted(rendered.heard, -1)) if ended else rendered
 
-    def text(self, party: str, completion_ids: Sequence[int]) -> str:
+    def text(self, party: str, completion_ids: Sequence[int], role: Role = "assistant") -> str:
         """What the party said, its prefill included, without special tokens."""
-        key = (*self._prefill_ids.get(party, ()), *completion_ids)
+        prefill = self._prefill_ids.get(party, ()) if role == "assistant" else ()
+        key = (*prefill, *completion_ids)
         if key not in self._decoded:
             if len(self._decoded) > 100_000:
                 self._decoded.clear()
@@ -114,27 +134,60 @@ class ChatFormat:
         for said in replies:
             spoken = tuple(self._ids(said)) + (self.end_id,)
             built = self._plain(self._text(first, True)) + spoken
-            built += self._render(_BEFORE, second, "", strict=False).ids[1:] + spoken
+            built += self._render(_BEFORE["assistant"], second, "", strict=False).ids[1:] + spoken
             answered = Message("assistant", said)
             whole = self._plain(self._text([*first, answered, *second, answered], False))[: len(built)]
-            for place, (ours, theirs) in enumerate(zip_longest(built, whole, fillvalue=self.end_id)):
-                if ours != theirs:
-                    names = self.tokenizer.convert_ids_to_tokens([ours, theirs])
-                    raise TemplateMismatch(
-                        f"The chat template does not extend a dialogue turn by turn: token {place} is {names[0]!r} in "
-                        f"the row and {names[1]!r} in the template. Set rows='turn' (one row per turn)."
-                    )
+            self._compare(built, whole, "Set rows='turn' (one row per turn).")
+
+    def _check_both_roles(self) -> None:
+        """Raise `TemplateMismatch` unless a row in which its party speaks under both headers is the template's."""
+        question, reply, critique = (
+            Message("user", "a b"),
+            Message("assistant", "one two"),
+            Message("user", "b a", "", 0),
+        )
+        (heard,) = (rendered := self._render(_BEFORE["assistant"], [critique], None, strict=False)).heard
+        spoken = (*self._ids(reply.content), self.end_id)
+        built = self._plain(self._text([question], True)) + spoken
+        built += self._user_header(_BEFORE["assistant"], []).ids[1:]
+        built += (*(i for i in rendered.ids[heard.start : heard.stop] if i != self.end_id), self.end_id)
+        built += self._render(_BEFORE["user"], [], "", strict=False).ids[1:] + spoken
+        whole = self._plain(self._text([question, reply, critique, reply], False))[: len(built)]
+        self._compare(built, whole, "A student cannot be its own critic with it.")
+        self._both_roles_fit = True
+
+    def _compare(self, built: Sequence[int], whole: Sequence[int], remedy: str) -> None:
+        for place, (ours, theirs) in enumerate(zip_longest(built, whole, fillvalue=self.end_id)):
+            if ours != theirs:
+                names = self.tokenizer.convert_ids_to_tokens([ours, theirs])
+                raise TemplateMismatch(
+                    f"The chat template does not extend a dialogue turn by turn: token {place} is {names[0]!r} in "
+                    f"the row and {names[1]!r} in the template. {remedy}"
+                )
 
     # -- inner workings ----------------------------------------------------------------------------------------
 
     def _cached(
-        self, key: tuple[Any, ...], before: Sequence[Message], messages: Sequence[Message], party: str | None
+        self,
+        key: tuple[Any, ...],
+        before: Sequence[Message],
+        messages: Sequence[Message],
+        party: str | None,
+        role: Role = "assistant",
     ) -> Rendered:
         if key not in self._rendered:
             if len(self._rendered) > 20_000:
                 self._rendered.clear()
-            self._rendered[key] = self._render(before, messages, party)
+            user = role == "user"
+            rendered = self._user_header(before, messages) if user else self._render(before, messages, party)
+            self._rendered[key] = rendered
         return self._rendered[key]
+
+    def _user_header(self, before: Sequence[Message], messages: Sequence[Message]) -> Rendered:
+        """``messages`` and all that stands before the first token of a further message of "user"."""
+        rendered = self._render(before, [*messages, Message("user", "a", "", 0)], None, strict=False)
+        *heard, further = rendered.heard
+        return Rendered(rendered.ids[: further.start], tuple(heard))
 
     def _render(
         self, before: Sequence[Message], messages: Sequence[Message], party: str | None, strict: bool = True

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from lit_rl.environments.base import Ask, Environment, Message, Outcome, Reply
+from lit_rl.environments.base import Ask, Environment, Message, Outcome, Reply, Role
 from lit_rl.episodes import Episode, Heard, Rollouts, Turn
 from lit_rl.noise import stream_key
 from lit_rl.parties import Call, Party, PartyError, PolicyParty
@@ -46,6 +46,7 @@ class _View:
     messages: list[Message] = field(default_factory=list)
     length: int = 0  # tokens in its row
     ended: bool = False  # its last token was an end of turn
+    role: Role = "assistant"  # under whose header it spoke last
     inserted: list[int] = field(default_factory=list)
     heard: tuple[Heard, ...] = ()
     new_row: bool = False
@@ -184,25 +185,31 @@ class _Game:
         episode.stop_reason, episode.terminated = str(outcome.stop_reason), outcome.terminated
         episode.truncated = outcome.truncated
         if outcome.epilogue is not None:
-            episode.turns.append(self._epilogue(live, outcome.epilogue))
+            episode.turns += self._epilogue(live, outcome.epilogue)
         self.over[live.plan.index] = episode
         del self.live[live.plan.index]
         self.finished.append(live.plan.index)
 
-    def _epilogue(self, live: _Live, ask: Ask) -> Turn:
+    def _epilogue(self, live: _Live, ask: Ask) -> list[Turn]:
+        """What ends the row of ``ask.party``; nothing where the policy's context cannot hold it."""
         if ask.party not in live.views:
             raise ValueError(
                 f"Task {live.plan.task_id}: the epilogue is for {ask.party!r}, who took no turn it could follow."
             )
-        rendered = self.policy.chat.closing(ask.party, ask.messages, live.views[ask.party].ended)
-        return Turn(
-            party=ask.party,
-            exchange=ask.exchange,
-            text="",
-            prompt_ids=list(rendered.ids),
-            heard=rendered.heard,
-            stop_reason="epilogue",
-        )
+        view = live.views[ask.party]
+        rendered = self.policy.chat.closing(ask.party, ask.messages, view.ended)
+        if view.length + len(rendered.ids) > self.policy.max_length:
+            return []
+        return [
+            Turn(
+                party=ask.party,
+                exchange=ask.exchange,
+                text="",
+                prompt_ids=list(rendered.ids),
+                heard=rendered.heard,
+                stop_reason="epilogue",
+            )
+        ]
 
     def _release_finished(self) -> None:
         for sampler in self.samplers.values():
@@ -229,7 +236,7 @@ class _Game:
             raise PartyError(name, f"gave {len(replies)} replies to {len(calls)} calls; give one each, in order.")
         for call, reply in zip(calls, replies, strict=True):
             live = self.live[call.episode]
-            live.views[name].messages.append(Message("assistant", reply.text, name, live.ask.exchange))
+            live.views[name].messages.append(Message(live.ask.role, reply.text, name, live.ask.exchange))
             self._advance(live, reply, Turn(party=name, exchange=live.ask.exchange, text=reply.text))
 
     def _call_of(self, name: str, live: _Live) -> Call:
@@ -277,9 +284,9 @@ class _Game:
         anew = view.new_row or self.policy.rows_per == "turn"
         chat = self.policy.chat
         if anew:
-            rendered = chat.opening(ask.party, view.messages)
+            rendered = chat.opening(ask.party, view.messages, ask.role)
         else:
-            rendered = chat.continuation(ask.party, ask.messages, view.ended)
+            rendered = chat.continuation(ask.party, ask.messages, view.ended, role=ask.role, after=view.role)
         length = len(rendered.ids) + (0 if anew else view.length)
         most = ask.max_tokens or party.settings.max_tokens
         if length + most > self.policy.max_length:
@@ -308,7 +315,7 @@ class _Game:
 
     def _said(self, live: _Live, said: Sampled) -> None:
         ask, view = live.ask, live.views[live.ask.party]
-        text = self.policy.chat.text(ask.party, said.ids)
+        text = self.policy.chat.text(ask.party, said.ids, ask.role)
         ended = said.ids[-1] == self.policy.chat.end_id
         offset = self.policy.constraints.start(ask.constraint) if self.policy.constraints and ask.constraint else 0
         turn = Turn(
@@ -324,9 +331,9 @@ class _Game:
             new_row=view.new_row,
             stop_reason="end" if said.ended else "length",
         )
-        view.messages.append(Message("assistant", text, ask.party, ask.exchange))
+        view.messages.append(Message(ask.role, text, ask.party, ask.exchange))
         view.length += len(said.ids)
-        view.ended, view.new_row = ended, False
+        view.ended, view.new_row, view.role = ended, False, ask.role
         reply = Reply(text=text, stop_reason="end" if said.ended else "length", token_ids=tuple(said.ids))
         self._advance(live, reply, turn)
 

@@ -1,32 +1,70 @@
 """Environments: the worlds in which parties talk and act; each decides whose turn it is and what is paid."""
 
 from lit_rl.environments.blind_search import best_blind_search
+from lit_rl.environments.code_columns import CodeColumns
+from lit_rl.environments.code_tasks import CODE_INSTRUCTION, CodeTasks
+from lit_rl.environments.colour_fix import ColourFix, ColourHint
 from lit_rl.environments.didactic import DidacticDialogue
 from lit_rl.environments.digit_edit import DigitEdit, DigitHint
+from lit_rl.environments.hidden_bits import BitTeacher, HiddenBits, best_asks, plan_value
 from lit_rl.environments.leaks import leaks
+from lit_rl.environments.maze_hint import MazeFeedback, MazeHint
+from lit_rl.environments.mixture import Mixture
 from lit_rl.environments.number_search import NumberSearch
 from lit_rl.environments.problems import Attempt, Problem, TaskSource
+from lit_rl.environments.q_priming import QPrimedDialogue
+from lit_rl.environments.question_writers import AskWrongDigit, FixedQuestion
 from lit_rl.environments.reasoning import ReasoningGymTasks
+from lit_rl.environments.reply_classes import ReplyClass, classify_reply
 from lit_rl.environments.rows import read_rows
+from lit_rl.environments.sharded import ShardedDialogue, max_messages
+from lit_rl.environments.sharded_tasks import ShardedLinear, ShardedProblem, ShardedSource, ShardedTasks
+from lit_rl.environments.sharded_user import USER_INSTRUCTION, UserContext, scripted_user
 from lit_rl.environments.stored_tasks import StoredTasks
 from lit_rl.environments.teacher_words import STUDENT_INSTRUCTION, TEACHER_INSTRUCTION
 from lit_rl.environments.teachers import HigherLower, TeacherContext
 
 __all__ = [
+    "CODE_INSTRUCTION",
     "STUDENT_INSTRUCTION",
     "TEACHER_INSTRUCTION",
+    "USER_INSTRUCTION",
+    "AskWrongDigit",
     "Attempt",
+    "BitTeacher",
+    "CodeColumns",
+    "CodeTasks",
+    "ColourFix",
+    "ColourHint",
     "DidacticDialogue",
     "DigitEdit",
     "DigitHint",
+    "FixedQuestion",
+    "HiddenBits",
     "HigherLower",
+    "MazeFeedback",
+    "MazeHint",
+    "Mixture",
     "NumberSearch",
     "Problem",
+    "QPrimedDialogue",
     "ReasoningGymTasks",
+    "ReplyClass",
+    "ShardedDialogue",
+    "ShardedLinear",
+    "ShardedProblem",
+    "ShardedSource",
+    "ShardedTasks",
     "StoredTasks",
     "TaskSource",
     "TeacherContext",
+    "UserContext",
+    "best_asks",
     "best_blind_search",
+    "classify_reply",
     "leaks",
+    "max_messages",
+    "plan_value",
     "read_rows",
+    "scripted_user",
 ]

@@ -31,6 +31,7 @@ class Ask:
     constraint: str | None = None  # name of a token constraint known to the sampler; None allows every token
     max_tokens: int | None = None  # overrides the party's own limit
     restart: bool = False  # forget the party's conversation so far: ``messages`` is all it sees, and a row of its own
+    role: Role = "assistant"  # under whose header it speaks; "user" is a student in its teacher's place
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

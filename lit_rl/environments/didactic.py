@@ -15,6 +15,7 @@ from lit_rl.environments.teacher_words import (
     forwarded,
     in_block,
     teacher_briefing,
+    with_detail,
 )
 from lit_rl.environments.teachers import TeacherContext
 
@@ -54,6 +55,8 @@ class DidacticDialogue:
         student_instruction: Opens the student's first message.  None takes `STUDENT_INSTRUCTION` where the source
             wants boxed answers and nothing elsewhere; "" is nothing.
         teacher_instruction: For a model that teaches, with ``{problem}`` and ``{private}`` to be filled in.
+        accept_message: What the teacher would say to the solving attempt, "correct" say.  It ends the training row and
+            nobody hears it: a target for who learns to predict the teacher, who else would always find fault.
         judge: ``(problem, gold, utterance, message) -> bool`` finds leaks that `leaks` does not see.
 
     Raises:
@@ -73,12 +76,13 @@ class DidacticDialogue:
         question_cost: float = 0.0,
         student_instruction: str | None = None,
         teacher_instruction: str = TEACHER_INSTRUCTION,
+        accept_message: str | None = None,
         judge: LeakJudge | None = None,
     ):
         self.problem, self.source, self.max_turns, self.feedback = problem, source, max_turns, feedback
         self.on_leak, self.judge = on_leak, judge
         self.wrong_attempt_penalty, self.question_cost = wrong_attempt_penalty, question_cost
-        self.teacher_instruction = teacher_instruction
+        self.teacher_instruction, self.accept_message = teacher_instruction, accept_message
         self.teachers_problem = shuffled_problem if feedback == "shuffled" and shuffled_problem else problem
         self._check(shuffled_problem)
         if student_instruction is None and getattr(source, "answer_format", None) == "boxed":
@@ -113,6 +117,10 @@ class DidacticDialogue:
             if cost < 0:
                 raise ValueError(f"DidacticDialogue.{name} is {cost}; it is subtracted, so give 0 or more.")
         check_instruction(self.teacher_instruction)
+        if self.accept_message is not None and not self.accept_message.strip():
+            raise ValueError(
+                "DidacticDialogue.accept_message is blank; give the words of acceptance, or None for none."
+            )
 
     def begin(self) -> Outcome:
         return Outcome(ask=Ask(party=STUDENT, messages=self.opening, exchange=0))
@@ -127,7 +135,9 @@ class DidacticDialogue:
         self.utterance = utterance
         info = {"kind": attempt.kind, "answer": attempt.answer, "correct": attempt.correct}
         if attempt.correct:
-            return Outcome(rewards={STUDENT: 1.0}, info=info, stop_reason="solved", terminated=True)
+            return Outcome(
+                rewards={STUDENT: 1.0}, info=info, stop_reason="solved", terminated=True, epilogue=self._acceptance()
+            )
         self.turn += 1
         self.empty_turns = self.empty_turns + 1 if attempt.kind == "empty" else 0
         cost = self.question_cost if attempt.kind == "question" else self.wrong_attempt_penalty
@@ -137,6 +147,12 @@ class DidacticDialogue:
         if self.turn == self.max_turns:
             return Outcome(rewards=rewards, info=info, stop_reason="max_turns", truncated=True)
         return Outcome(ask=self._reaction(), rewards=rewards, info=info)
+
+    def _acceptance(self) -> Ask | None:
+        if self.accept_message is None:
+            return None
+        message = Message("user", self.accept_message, TEACHER, self.turn)
+        return Ask(party=STUDENT, messages=(message,), exchange=self.turn)
 
     def _reaction(self) -> Ask:
         if self.feedback == "resample":
@@ -152,12 +168,17 @@ class DidacticDialogue:
         """Facts for a script, and for a model what it has not heard yet, or all of it."""
         self.drafts += 1
         exchange, anew = self.turn - 1, self.brief_anew
-        messages = [Message("user", self.utterance, STUDENT, exchange)]
+        messages = [Message("user", self._as_heard(), STUDENT, exchange)]
         if anew:
             briefing = Message("system", teacher_briefing(self.teacher_instruction, self.teachers_problem))
             messages = [briefing, *self.transcript, *messages]
         context = TeacherContext(self.teachers_problem, self.attempt, self.history, exchange, self.utterance)
         return Ask(party=TEACHER, messages=tuple(messages), exchange=exchange, context=context, restart=anew)
+
+    def _as_heard(self) -> str:
+        """The student's words, and for a model that teaches what checking them showed."""
+        known = self.teachers_problem is self.problem  # a teacher with another problem in mind has not seen the check
+        return with_detail(self.utterance, self.attempt) if known else self.utterance
 
     def _taught(self, reply: Reply) -> Outcome:
         message = forwarded(reply)
@@ -175,7 +196,7 @@ class DidacticDialogue:
     def _close_exchange(self, said: str, as_teacher: str, info: Mapping[str, Any]) -> Outcome:
         exchange = self.turn - 1
         self.transcript += (
-            Message("user", self.utterance, STUDENT, exchange),
+            Message("user", self._as_heard(), STUDENT, exchange),
             Message("assistant", as_teacher, TEACHER, exchange),
         )
         self.history += ((self.utterance, said),)

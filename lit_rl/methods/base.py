@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lit_rl.distributed import check_strategy, no_backward_sync, sync_gradients, world_sum
 from lit_rl.episodes import Rollouts
+from lit_rl.methods.critique import CritiqueTerm, critique_scores, critique_sums, critique_targets
 from lit_rl.methods.evaluation import Evaluation, dialogue_records, last_turns
 from lit_rl.methods.figures import StepFigures
 from lit_rl.methods.steps import StaleRollouts, check_finite, clip_gradients, step_batches
@@ -42,6 +43,8 @@ class Method(L.LightningModule):
         kl_coef: Weight of the KL estimate to the reference policy in the loss.
         kl_estimator: "k1", "k2" or "k3".
         entropy_coef: Weight of the entropy of the sampled tokens' distributions, which the loss is less by.
+        critique_coef: Weight of the cross-entropy of what the teacher said (see `lit_rl.methods.critique`), under the
+            sampler's temperature; needs `lit_rl.callbacks.TeacherCritiquePrediction`.
         allowed_lag: Most optimizer steps a batch's policy may be behind.
     """
 
@@ -68,12 +71,14 @@ class Method(L.LightningModule):
         kl_coef: float = 0.0,
         kl_estimator: KLEstimator = "k3",
         entropy_coef: float = 0.0,
+        critique_coef: float = 0.0,
         allowed_lag: int = 0,
     ):
         super().__init__()
         _at_least(1, steps_per_batch=steps_per_batch, epochs_per_batch=epochs_per_batch)
         _at_least(1, micro_batch_tokens=micro_batch_tokens)
         _at_least(0, allowed_lag=allowed_lag, kl_coef=kl_coef, learning_rate=learning_rate, entropy_coef=entropy_coef)
+        _at_least(0, critique_coef=critique_coef)
         if max_grad_norm is not None and max_grad_norm <= 0:
             raise ValueError(f"model.max_grad_norm is {max_grad_norm}; give a number above 0, or null for no clipping.")
         if kl_coef and policy.adapters is None:
@@ -90,6 +95,7 @@ class Method(L.LightningModule):
         self.micro_batch_tokens = micro_batch_tokens
         self.max_grad_norm, self.clip_each_party = max_grad_norm, clip_each_party
         self.kl_coef, self.kl_estimator, self.entropy_coef = kl_coef, kl_estimator, entropy_coef
+        self.critique_coef = critique_coef
         self.allowed_lag = allowed_lag
         self.policy_version = 0  # own count of optimizer steps, saved with the weights: Lightning's is the Trainer's
         self._evaluation: Evaluation | None = None
@@ -112,12 +118,21 @@ class Method(L.LightningModule):
         """Whose row each is, as a number in ``rollouts.parties``, int64 ``(B,)``; -1 where nothing is to be learned.
 
         The party that sampled tokens of the row, who may also learn to predict others' words in it; of a row that
-        nobody sampled, the party of its targets.
+        nobody sampled, the party of its targets, or the first trained one where all of these are critiques it heard.
         """
         learned = self.learned_mask(rollouts)
         mask = torch.where(rollouts.loss_mask.any(1, keepdim=True), rollouts.loss_mask, learned)
         owner = torch.where(mask, rollouts.party_ids.long(), -1).amax(1)
-        return torch.where(learned.any(1), owner, -1)
+        if not self.critique_coef:
+            return torch.where(learned.any(1), owner, -1)
+        heard_only = critique_targets(rollouts).any(1) & ~mask.any(1)
+        owner = torch.where(heard_only, rollouts.parties.index(self.trained_parties[0]), owner)
+        return torch.where(self._scored(rollouts).any(1), owner, -1)
+
+    def _scored(self, rollouts: Rollouts) -> Tensor:
+        """Tokens whose log-probs the loss needs, bool ``(B, T)``."""
+        learned = self.learned_mask(rollouts)
+        return learned | critique_targets(rollouts) if self.critique_coef else learned
 
     def step_weights(self, rollouts: Rollouts) -> Callable[[Rollouts], Tensor]:
         """What each token loss of an optimizer step is multiplied by: the sum of all products is the loss.
@@ -261,10 +276,11 @@ class Method(L.LightningModule):
 
     def _optimizer_step(self, rollouts: Rollouts, figures: StepFigures) -> None:
         optimizer, weigh = self._optimizer(), self.step_weights(rollouts)
+        critique = CritiqueTerm(rollouts, self.critique_coef) if self.critique_coef else None
         losses = []
         with no_backward_sync(self.trainer.strategy):
             for party, part in self._micro_batches(rollouts):
-                losses.append((part.episode_ids, self._backward(party, part, weigh, figures)))
+                losses.append((part.episode_ids, self._backward(party, part, weigh, critique, figures)))
         sync_gradients([parameter for group in optimizer.param_groups for parameter in group["params"]])
         norm = clip_gradients(optimizer.param_groups, self.max_grad_norm, each=self.clip_each_party)
         try:
@@ -289,15 +305,20 @@ class Method(L.LightningModule):
                     yield rollouts.parties[number], part
 
     def _backward(
-        self, party: str, part: Rollouts, weigh: Callable[[Rollouts], Tensor], figures: StepFigures
+        self,
+        party: str,
+        part: Rollouts,
+        weigh: Callable[[Rollouts], Tensor],
+        critique: CritiqueTerm | None,
+        figures: StepFigures,
     ) -> Tensor:
-        """Forward, loss and backward of one micro-batch; returns its token losses."""
+        """Forward, loss and backward of one micro-batch; returns what each token adds to the loss."""
         assert self.policy is not None
         mask = self.learned_mask(part)
         with self.policy.acting_as(party):
             log_probs, entropy = self.policy.log_probs(
                 part.input_ids,
-                mask,
+                self._scored(part),
                 temperature=part.temperature,
                 constraint_states=part.constraint_states,
                 with_entropy=True,
@@ -308,15 +329,20 @@ class Method(L.LightningModule):
             assert entropy is not None
             if self.entropy_coef:
                 token_loss = token_loss - self.entropy_coef * entropy
-            loss = (weigh(part) * token_loss).sum()
+            weighed = weigh(part) * token_loss
+            if critique is not None:
+                weighed = weighed + critique.loss(part, log_probs)
+            loss = weighed.sum()
             self.manual_backward(loss)
         with torch.no_grad():
             figures.add("loss", loss, torch.ones_like(loss))
-            figures.add("entropy", entropy.sum(), mask.sum())
+            figures.add("entropy", entropy.masked_fill(~mask, 0.0).sum(), mask.sum())
             figures.compare(log_probs, part, mask, first=part.policy_version == self.policy_version)
+            if critique is not None:
+                figures.add("critique_loss", *critique_sums(part, log_probs))
             for name, (total, count) in self.step_figures(part, log_probs).items():
                 figures.add(name, total, count)
-        return token_loss.detach()
+        return weighed.detach()
 
     def _kl(self, part: Rollouts, log_probs: Tensor) -> Tensor:
         if part.ref_log_probs is None:
@@ -336,6 +362,10 @@ class Method(L.LightningModule):
         if self._evaluation is None:
             self._evaluation = Evaluation(self.trained_parties[0], self.device)
         self._evaluation.update(batch)
+        if batch.target_mask is not None:
+            assert self.policy is not None
+            scores = critique_scores(self.policy, batch, self.trained_parties[0], self.micro_batch_tokens)
+            self._evaluation.add_critiques(batch.label, scores)
 
     def _log_evaluation(self, stage: str) -> None:
         if self._evaluation is None:

@@ -39,9 +39,21 @@ def policy_of(path: Path) -> dict[str, Any]:
 TINY = [path for path in CONFIGS if "tiny" in policy_of(path)]
 
 
+WARMED_UP = {  # by a run of the other config
+    ROOT / "configs/sml/count_bits.yaml": "warmup/count_bits.yaml",
+    ROOT / "configs/rl2f/tiny.yaml": "rl2f/warmup.yaml",
+}
+LARGE = [ROOT / "configs" / method / f"{size}.yaml" for method in ("sml", "rl2f") for size in ("qlora", "multinode")]
+ELSEWHERE = (ROOT / "configs/sml/baselines").glob("*.yaml")  # tests/cli/test_baselines.py
+
+
+MEASURES_ONLY = [ROOT / "configs/sml/sharded_linear.yaml"]
+
+
 def fit_and_validate(path: Path, tmp_path: Path, *overrides: str) -> None:
     common = [f"--config={path}", f"--trainer.default_root_dir={tmp_path}", "--trainer.enable_progress_bar=false"]
-    run(tmp_path, "fit", *common, "--trainer.fast_dev_run=true", *overrides)
+    if path not in MEASURES_ONLY:
+        run(tmp_path, "fit", *common, "--trainer.fast_dev_run=true", *overrides)
     assert not (tmp_path / "checkpoints").exists(), "a trial run must not overwrite a run's files"
     run(tmp_path, "validate", *common, "--trainer.limit_val_batches=1", *overrides)
 
@@ -51,13 +63,15 @@ def test_config_of_a_tiny_model(path: Path, tmp_path: Path) -> None:
     fit_and_validate(path, tmp_path)
 
 
-def test_config_that_goes_on_with_a_warmed_up_model(tmp_path: Path) -> None:
-    warm = TinyModel(**policy_of(ROOT / "configs/warmup/count_primes.yaml")["tiny"])
-    path = f"--model.init_args.policy.path={materialize(warm)}"
-    fit_and_validate(ROOT / "configs/sml/count_primes.yaml", tmp_path, path, "--data.init_args.num_validation_tasks=8")
+@pytest.mark.parametrize("path", WARMED_UP, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_config_that_goes_on_with_a_warmed_up_model(path: Path, tmp_path: Path) -> None:
+    warm = TinyModel(**policy_of(ROOT / "configs" / WARMED_UP[path])["tiny"])
+    given = f"--model.init_args.policy.path={materialize(warm)}"
+    fit_and_validate(path, tmp_path, given, "--data.init_args.num_validation_tasks=8")
 
 
-def test_qlora_config_on_a_small_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", LARGE, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_large_config_on_a_small_model(path: Path, tmp_path: Path) -> None:
     """Model, data and sizes are replaced; quantization, adapters, the model as a teacher and all else stay."""
     text = " ".join(
         [STUDENT_INSTRUCTION, TEACHER_INSTRUCTION, RETRY, CANNOT_SAY, "What is 1 plus Answer solution : <>"]
@@ -74,15 +88,38 @@ def test_qlora_config_on_a_small_model(tmp_path: Path) -> None:
         "data.init_args.num_validation_tasks": 2,
         "data.init_args.tasks_per_batch": 2,
         "data.init_args.group_size": 2,
+        "data.init_args.validation_turns": 2,
         "trainer.accelerator": "cpu",
     }
-    config = ROOT / "configs/sml/qlora.yaml"
-    fit_and_validate(config, tmp_path, *(f"--{key}={value}" for key, value in overrides.items()))
+    if path.stem == "multinode":
+        overrides |= {"trainer.num_nodes": 1, "trainer.devices": 1, "trainer.strategy": "auto"}
+    fit_and_validate(path, tmp_path, *(f"--{key}={value}" for key, value in overrides.items()))
+
+
+@pytest.mark.parametrize("method", ["sml", "rl2f"])
+def test_multinode_is_qlora_on_more_machines(method: str) -> None:
+    """Data and method are the same; what differs is how the model is held and how much is done at once."""
+
+    def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in config.items():
+            found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        return found
+
+    one, many = (
+        flat(yaml.safe_load((ROOT / "configs" / method / f"{size}.yaml").read_text()))
+        for size in ("qlora", "multinode")
+    )
+    changed = {key.rpartition(".")[2] for key in one.keys() | many.keys() if one.get(key) != many.get(key)}
+    sizes = {"max_length", "micro_batch_tokens", "tasks_per_batch", "batches_per_epoch", "validation_turns"}
+    assert changed == {"quantization", "num_nodes", "devices", "strategy", "default_root_dir", *sizes}
+    processes = many["trainer.num_nodes"] * many["trainer.devices"]
+    assert many["data.init_args.tasks_per_batch"] % processes == 0
+    assert many["data.init_args.num_validation_tasks"] >= processes
 
 
 def test_every_config_is_run_here() -> None:
-    others = {"sml/count_primes.yaml", "sml/qlora.yaml"}
-    assert {str(path.relative_to(ROOT / "configs")) for path in CONFIGS if path not in TINY} == others
+    assert set(CONFIGS) == {*TINY, *WARMED_UP, *LARGE, *ELSEWHERE}
 
 
 def test_a_run_leaves_its_files(tmp_path: Path) -> None:

@@ -292,3 +292,59 @@ def test_a_mismatch_names_both_tokens() -> None:
     tokenizer.chat_template = GOLDEN_TEMPLATE.replace("<bos>", "<bos>{{ ' w1' ~ messages | length }}")
     with pytest.raises(TemplateMismatch, match="token 1 is 'w11' in the row and 'w14' in the template"):
         ChatFormat(tokenizer).check()
+
+
+# -- speaking under the header of another ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("template", [CHATML, LLAMA, GEMMA], ids=["chatml", "llama", "gemma"])
+@given(said=st.lists(st.tuples(sentences, sentences), min_size=1, max_size=3), sampled_end=st.booleans())
+def test_a_row_of_attempts_and_own_critiques_is_the_template(
+    template: str, said: list[tuple[str, str]], sampled_end: bool
+) -> None:
+    chat = ChatFormat(TOKENIZERS[template], {"student": ""})
+    dialogue = [Message("user", "is four")]
+    row = list(chat.opening("student", dialogue).ids)
+    for attempt, critique in said:
+        row += chat.reply_ids("student", attempt) + ([chat.end_id] if sampled_end else [])
+        row += chat.continuation("student", [], sampled_end, role="user").ids
+        dialogue.append(Message("assistant", attempt))
+        heard = whole(chat, [*dialogue, Message("user", critique)], header=False)
+        assert row == heard[: len(row)]  # the header stands where it stands before what a teacher says
+        spoken = heard[len(row) : len(heard) - heard[::-1].index(chat.end_id) - 1]
+        assert chat.text("student", spoken, "user") == critique
+        row += spoken + ([chat.end_id] if sampled_end else [])
+        row += chat.continuation("student", [], sampled_end, after="user").ids
+        dialogue.append(Message("user", critique))
+        assert row == whole(chat, dialogue, header=True)
+
+
+def test_an_opening_under_the_header_of_user() -> None:
+    """Another critic reads problem and attempt; its critique begins where a teacher's would, without a prefill."""
+    chat = ChatFormat(TOKENIZERS[CHATML], {"critic": "so"})
+    read = [Message("user", "is four"), Message("assistant", "the answer", "student", 0)]
+    rendered = chat.opening("critic", read, "user")
+    assert chat.tokenizer.decode(rendered.ids) == (
+        "<|im_start|>user\nis four<|im_end|>\n<|im_start|>assistant\nthe answer<|im_end|>\n<|im_start|>user\n"
+    )
+    assert chat.text("critic", chat.reply_ids("student", "no"), "user") == "no"
+
+
+def test_golden_row_of_a_student_that_accepts_its_own_attempt() -> None:
+    chat = ChatFormat(word_level())
+    assert chat.continuation("student", [], True, role="user").ids == (2,)
+    assert chat.continuation("student", [], False, role="user").ids == (4, 2)
+    assert chat.continuation("student", [], True, after="user").ids == (3,)
+    assert chat.continuation("student", [], False, after="user").ids == (4, 3)
+
+
+def test_a_template_whose_users_end_otherwise_is_refused() -> None:
+    """As in templates that close a user's words with a marker of their own."""
+    tokenizer = word_level()
+    tokenizer.chat_template = (
+        "<bos>{% for m in messages %}{% if m.role == 'assistant' %} {{ m.content }} <e>{% else %}"
+        " <t> {{ m.content }} <s>{% endif %}{% endfor %}"
+    )
+    chat = ChatFormat(tokenizer)
+    with pytest.raises(TemplateMismatch, match="A student cannot be its own critic with it"):
+        chat.continuation("student", [], True, role="user")

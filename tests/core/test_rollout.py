@@ -12,7 +12,7 @@ from lit_rl.episodes import Episode, Rollouts
 from lit_rl.parties import Call, PartyError, PolicyParty, ScriptedParty
 from lit_rl.policy import Policy
 from lit_rl.rollout import EnvironmentFailure, Planned, Played, fill_reference, fill_values, play
-from lit_rl.sampling import SamplingSettings
+from lit_rl.sampling import SamplingSettings, Work
 
 SETTINGS = SamplingSettings(max_tokens=5)
 STUDENT = PolicyParty(settings=SETTINGS, adapter="student")
@@ -319,6 +319,18 @@ def test_a_full_context_ends_the_episode(make_policy: Callable[..., Policy]) -> 
         assert (episode.stop_reason, episode.truncated, episode.terminated) == ("context_full", True, False)
         assert episode.turns[-1].party == "teacher" and len(episode.turns_of("student")) >= 3
     assert bool(rollouts.truncated.all()) and not bool(rollouts.terminated.any())
+
+
+def test_an_epilogue_that_does_not_fit_is_left_out(make_policy: Callable[..., Policy]) -> None:
+    """No row is longer than the context, and none ends in the middle of what was said."""
+    policies = {length: make_policy("student", max_length=length) for length in (256, 27)}
+    long, short = (lesson(policy, plans(12, lambda i: Lesson(exchanges=2))).episodes for policy in policies.values())
+    closed = [[turn for turn in episode.turns if turn.stop_reason == "epilogue"] for episode in short]
+    assert {len(turns) for turns in closed} == {0, 1}
+    for whole, episode, epilogue in zip(long, short, closed, strict=True):
+        assert len(episode.turns) == len(whole.turns) - (not epilogue)
+        row = rows_of(Played(episodes=[whole], dropped=[], work=Work(), seconds=0.0), "student").input_ids.shape[1]
+        assert (row <= 27) == bool(epilogue)
 
 
 def test_a_first_prompt_that_is_too_long(make_policy: Callable[..., Policy]) -> None:

@@ -1,5 +1,5 @@
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -8,9 +8,11 @@ import torch
 from lit_rl.datamodules import Dialogue, DidacticDataModule, RolloutStream, didactic
 from lit_rl.datamodules.order import ShuffledOrder, run_seed
 from lit_rl.environments import HigherLower, NumberSearch, TeacherContext
+from lit_rl.environments.base import Reply
 from lit_rl.environments.teacher_words import RETRY
 from lit_rl.episodes import Rollouts
-from lit_rl.parties import PartyError
+from lit_rl.parties import Call, PartyError
+from lit_rl.policy import LoRA, Policy, PolicyConfig
 from lit_rl.sampling import SamplingSettings
 
 Attach = Callable[..., DidacticDataModule]
@@ -91,6 +93,58 @@ def test_conditions_of_validate(attach: Attach) -> None:
     assert greedy == [tuple(t.text for t in e.turns_of("student")) for e in next(iter(streams[4])).episodes]
 
 
+SELF = ("teacher", "self_crit", "shuffled_crit", "false_criticism", "self_crit_greedy")
+
+
+def test_conditions_without_a_teacher(attach: Attach) -> None:
+    """To the last attempt, whatever the verifier says; the first attempt is that of "teacher", noise and all."""
+    options: dict[str, Any] = {"evaluation": SamplingSettings(max_tokens=2), "max_critique_tokens": 3}
+    options |= {"dialogue": Dialogue(max_turns=3, accept_message="correct"), "num_validation_tasks": 10}
+    module = attach(data(conditions=SELF, **options), function="validate")
+    taught, own, shuffled, falsely, greedy = (next(iter(stream)) for stream in module.val_dataloader())
+    for teacher, episode, other in zip(taught.episodes, own.episodes, shuffled.episodes, strict=True):
+        assert {turn.party for turn in episode.turns + other.turns} == {"student"}
+        assert [turn.info.get("critique", False) for turn in episode.turns] == [False, True, False, True, False]
+        assert all(len(turn.completion_ids) <= 3 for turn in episode.turns)
+        assert len(other.turns) == 3 and other.turns[0].text == episode.turns[0].text == teacher.turns[0].text
+    assert own.rewards.shape == taught.rewards.shape  # critiques belong to the exchange of their attempt
+    again = next(iter(attach(data(conditions=SELF, **options), function="validate").val_dataloader()[2]))
+    assert [[t.text for t in e.turns] for e in again.episodes] == [[t.text for t in e.turns] for e in shuffled.episodes]
+    for episode, teacher in zip(falsely.episodes, taught.episodes, strict=True):
+        probed = [turn.info["held"] for turn in episode.turns if "held" in turn.info]
+        assert len(probed) == any(turn.info.get("correct") for turn in episode.turns)
+        assert teacher.task_id == episode.task_id
+    assert len({tuple(t.text for t in e.turns) for e in greedy.episodes}) == 1  # one prompt, no noise
+
+
+def test_shuffled_critiques_are_of_another_problem(attach: Attach) -> None:
+    """What the student says of its own attempts there, each at its turn."""
+    module = attach(data(conditions=("shuffled_crit",), dialogue=Dialogue(max_turns=3)), function="validate")
+    asked: list[str] = []
+    another = module._another
+    module._another = lambda *args: asked.append(found.gold) or found if (found := another(*args)) else found  # type: ignore[func-returns-value]
+    (batch,) = module.val_dataloader()[0]
+    policy: Any = module.trainer.lightning_module.policy
+    assert len(asked) == 5 and not any(gold == e.task_id for gold, e in zip(asked, batch.episodes, strict=True))
+    places = [(module.tasks, int(e.task_id), e.index) for e in batch.episodes]
+    critiques = module._critiques_elsewhere(places, "teacher", module.evaluation)
+    for episode in batch.episodes:
+        for said, turn in zip(critiques[episode.index], episode.turns[1:], strict=True):
+            assert policy.tokenizer.decode(turn.prompt_ids).split("<user>")[1].split("<end>")[0].strip() == said
+
+
+def test_a_base_as_critic_needs_adapters(attach: Attach, policy: Any) -> None:
+    module = attach(data(conditions=("self_crit_base",)), function="validate")
+    with pytest.raises(ValueError, match="'self_crit_base', which needs policy.adapters that can be off"):
+        module.val_dataloader()
+    with_adapter = Policy(
+        PolicyConfig(path=policy.path, adapters={"student": LoRA(rank=2)}, prefill={"student": "ans "})
+    )
+    attach(module, function="validate", policy=with_adapter)
+    (batch,) = module.val_dataloader()[0]
+    assert [turn.party for turn in batch.episodes[0].turns] == ["student", "critic"] * 3 + ["student"]
+
+
 def test_shuffled_teacher_has_another_answer_in_mind(attach: Attach) -> None:
     def tell(context: TeacherContext, key: int) -> str:
         golds.append(context.problem.gold)
@@ -126,8 +180,30 @@ def test_a_teacher_that_raises_stops_the_run_or_is_counted(attach: Attach) -> No
 
     with pytest.raises(PartyError, match="'teacher' in episode .*no words"):
         next(iter(attach(data(teacher=tell)).train_dataloader()))
-    batch = next(iter(attach(data(teacher=tell, on_error="drop")).train_dataloader()))
+    with pytest.warns(UserWarning, match="dialogues of this batch were dropped; the first: .*no words"):
+        batch = next(iter(attach(data(teacher=tell, on_error="drop")).train_dataloader()))
     assert batch.figures["train/dropped_episodes"] == 12 - len(batch.episodes) > 0
+
+
+def test_a_batch_of_which_nothing_is_left_says_why(attach: Attach) -> None:
+    def tell(context: TeacherContext, key: int) -> str:
+        raise RuntimeError("no words")
+
+    module = attach(data(teacher=tell, on_error="drop", tasks_per_batch=1, group_size=2))
+    with pytest.raises(RuntimeError, match="All 2 dialogues of this batch were dropped; the first: .*no words"):
+        next(iter(module.train_dataloader()))
+
+
+def test_a_teacher_that_counts_its_requests_has_them_logged(attach: Attach) -> None:
+    class Counting:
+        def reply(self, calls: Sequence[Call]) -> list[Reply]:
+            return [Reply(text="higher") for _ in calls]
+
+        def figures(self) -> dict[str, float]:
+            return {"calls": 7.0}
+
+    batch = next(iter(attach(data(teacher=Counting())).train_dataloader()))
+    assert batch.figures["time/teacher_calls"] == 7.0
 
 
 def test_a_prompt_that_does_not_fit_is_named_before_anything_is_played(attach: Attach) -> None:
@@ -166,6 +242,7 @@ def _validated(attach: Attach, monkeypatch: pytest.MonkeyPatch, rank: int) -> li
         ({"conditions": ["techer"]}, "data.conditions has 'techer'"),
         ({"num_validation_tasks": 15}, "none is left to train on"),
         ({"group_size": 0}, "data.group_size is 0"),
+        ({"max_critique_tokens": 0}, "data.max_critique_tokens is 0"),
         ({"student": SamplingSettings(temperature=0.0)}, "temperature > 0"),
         ({"student": SamplingSettings(top_p=0.9)}, "top_p = 1"),
     ],

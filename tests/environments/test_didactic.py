@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -355,3 +356,40 @@ def test_a_judge_sees_what_strings_do_not() -> None:
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DidacticDialogue(SOURCE[0], SOURCE, **options)
+
+
+# -- acceptance --------------------------------------------------------------------------------------------------------
+
+
+def test_acceptance_follows_the_solving_attempt_alone() -> None:
+    """For training rows: the last thing the student would have heard (rl2f.md 6.4)."""
+    solved = number(11, ["ans 7", "ans 11"], accept_message="correct")
+    (epilogue,) = [outcome.epilogue for outcome in solved.outcomes if outcome.epilogue is not None]
+    assert solved.outcomes[-1].epilogue is epilogue and epilogue.party == "student" and epilogue.exchange == 1
+    assert epilogue.messages == (Message("user", "correct", "teacher", 1),)
+    assert solved.outcomes[-1].rewards == {"student": 1.0}
+    unsolved = number(11, ["ans 7", "ans 8"], accept_message="correct", max_turns=2)
+    assert all(outcome.epilogue is None for outcome in (*unsolved.outcomes, *number(11, ["ans 11"]).outcomes))
+    with pytest.raises(ValueError, match="accept_message is blank; give the words of acceptance, or None"):
+        DidacticDialogue(SOURCE[0], SOURCE, accept_message=" ")
+
+
+# -- what checking an attempt showed ---------------------------------------------------------------------------
+
+
+class CheckedWords(Words):
+    """Answers whose check leaves something to tell the teacher."""
+
+    def verify(self, problem: Problem, utterance: str) -> Attempt:
+        return replace(super().verify(problem, utterance), detail="test 2 wanted 9")
+
+
+@pytest.mark.parametrize("feedback", ["teacher", "shuffled"])
+def test_a_model_teacher_alone_hears_what_the_check_showed(feedback: str) -> None:
+    other = replace(SECRET, id="o", prompt="another", gold="open", private={"answer": "open"})
+    options = {"feedback": feedback, "shuffled_problem": other} if feedback == "shuffled" else {}
+    dialogue = DidacticDialogue(SECRET, CheckedWords(), **options)
+    game = Game(dialogue, model("<feedback>look again</feedback>")).play([r"\boxed{no}", r"\boxed{nor}"] * 2)
+    told = {party: " ".join(message.content for message in view) for party, view in game.views.items()}
+    assert "wanted 9" not in told["student"]
+    assert ("wanted 9" in told["teacher"]) == (feedback == "teacher")

@@ -1,11 +1,14 @@
 """Didactic dialogues played by `lit_rl.rollout.play`: scripts, the frozen base and a remote model as teachers."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
-from lit_rl.environments import DidacticDialogue, HigherLower, NumberSearch, Problem, TaskSource
+from lit_rl.callbacks import TeacherCritiquePrediction
+from lit_rl.environments import Attempt, DidacticDialogue, HigherLower, NumberSearch, Problem, TaskSource
 from lit_rl.environments.base import Reply
 from lit_rl.environments.teacher_words import CANNOT_SAY, RETRY
 from lit_rl.episodes import Episode, Rollouts
@@ -181,3 +184,47 @@ def test_equal_seeds_give_equal_dialogues(policy: Policy) -> None:
         return [[turn.text for turn in episode.turns] for episode in run(policy, BASE, count=4).episodes]
 
     assert texts() == texts()
+
+
+def test_acceptance_ends_the_row_and_changes_nothing_else(policy: Policy) -> None:
+    """rl2f.md 6.4 and 16.2: what the student heard is a target, private knowledge is in no row."""
+
+    class Secretive(NumberSearch):
+        def __getitem__(self, index: int) -> Problem:
+            problem = super().__getitem__(index)
+            return replace(problem, private={**problem.private, "note": "secret"})
+
+        def verify(self, problem: Problem, utterance: str) -> Any:
+            return Attempt("answer", "3", True) if any(map(str.isdigit, utterance)) else Attempt("malformed")
+
+    def batch(count: int = 14, **options: Any) -> Rollouts:
+        teacher = ScriptedParty(HigherLower(), "teacher")
+        episodes = run(policy, teacher, count=count, source=Secretive(15), max_turns=3, **options).episodes
+        rollouts = Rollouts.from_episodes(episodes, trained=["student"], parties=["student", "teacher"])
+        callback: Any = TeacherCritiquePrediction()
+        callback.on_train_batch_start(None, None, rollouts, 0)
+        return rollouts
+
+    plain, accepted = batch(), batch(accept_message="so")
+    secret = policy.tokenizer.convert_tokens_to_ids("secret")
+    solved = 0
+    for b, episode in enumerate(accepted.episodes):
+        row = accepted.input_ids[b][accepted.attention_mask[b]].tolist()
+        before = plain.input_ids[b][plain.attention_mask[b]].tolist()
+        sampled = [i for turn in episode.turns_of("student") for i in turn.completion_ids]
+        assert secret not in row or secret in sampled
+        targets = accepted.input_ids[b][accepted.target_mask[b]].tolist()
+        heard = [turn.text for turn in episode.turns_of("teacher")]
+        if episode.stop_reason == "solved":
+            solved += 1
+            end = policy.chat.end_id
+            ends = [end] * (before[-1] != end)
+            assert row == before + ends + policy.tokenizer.convert_tokens_to_ids(["<user>", "so", "<end>"])
+            assert accepted.turn_ids[b][: len(row)][-2:].tolist() == [len(episode.turns_of("student")) - 1] * 2
+            heard.append("so")
+        else:
+            assert row == before
+        assert policy.tokenizer.decode(targets).replace("<end>", "").split() == " ".join(heard).split()
+        assert row[: len(before)] == before
+    assert solved and torch.equal(plain.rewards, accepted.rewards)
+    assert plain.old_log_probs.sum() == accepted.old_log_probs.sum()
