@@ -86,6 +86,7 @@ class RightAnswers:
         answer_format: The reply, with ``{answer}`` in it.
         wrong_attempts: Most wrong attempts before the right one; each number from 0 on is equally likely.
         feedback: What may follow a wrong attempt; or a teacher's script, whose words then follow.
+        repeats: Demonstrations of each problem, which differ in their wrong attempts.
         seed: Of the wrong attempts.
     """
 
@@ -95,22 +96,27 @@ class RightAnswers:
         answer_format: str = "ans {answer}",
         wrong_attempts: int = 0,
         feedback: Sequence[str] | Callable[[Any, int], str] = (RETRY,),
+        repeats: int = 1,
         seed: int = 0,
     ):
         if "{answer}" not in answer_format:
             raise ValueError(f"RightAnswers.answer_format is {answer_format!r}; it must contain {{answer}}.")
         if wrong_attempts < 0:
             raise ValueError(f"RightAnswers.wrong_attempts is {wrong_attempts}; it must be 0 or more.")
+        if repeats < 1:
+            raise ValueError(f"RightAnswers.repeats is {repeats}; it must be at least 1.")
         if not callable(feedback) and (isinstance(feedback, str) or not feedback):
             raise ValueError(f"RightAnswers.feedback is {feedback!r}; give a list of at least one message.")
         self.tasks, self.answer_format, self.wrong_attempts = tasks, answer_format, wrong_attempts
-        self.feedback, self.seed = feedback, seed
+        self.feedback, self.repeats, self.seed = feedback, repeats, seed
 
     def __len__(self) -> int:
-        return len(self.tasks)
+        return len(self.tasks) * self.repeats
 
     def __getitem__(self, index: int) -> Demonstration:
-        problem = self.tasks[index]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        problem = self.tasks[index % len(self.tasks)]
         messages = [Message("user", problem.prompt)]
         for number, wrong in enumerate(self._wrong_answers(index, problem.gold)):
             said, key = self._said(wrong), stream_key(self.seed, index, "feedback", number)

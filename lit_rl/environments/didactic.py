@@ -35,9 +35,10 @@ class DidacticDialogue:
     the dialogue.  Our reading, where the paper is silent: all wording, the leak filter, no feedback after the last
     turn, and the penalties, which are 0 by default.
 
-    Each student turn's ``info`` holds ``kind``, ``answer`` and ``correct``.  Each teacher turn's holds ``leak``,
-    ``attempts`` (how many drafts this exchange has seen), ``heard`` (whether the student heard these words and not a
-    later draft or a fixed message) and, with ``on_leak="drop"``, ``drop`` where the answer leaked.
+    Each student turn's ``info`` holds ``kind``, ``answer``, ``correct`` and, where the source has a method
+    ``incomplete(problem, heard)``, its result: whether there was still something to be told.  Each teacher turn's holds
+    ``leak``, ``attempts`` (how many drafts this exchange has seen), ``heard`` (whether the student heard these words
+    and not a later draft or a fixed message) and, with ``on_leak="drop"``, ``drop`` where the answer leaked.
 
     Args:
         problem: What is to be solved.
@@ -133,7 +134,9 @@ class DidacticDialogue:
     def _attempted(self, utterance: str) -> Outcome:
         self.attempt = attempt = self.source.verify(self.problem, utterance)
         self.utterance = utterance
-        info = {"kind": attempt.kind, "answer": attempt.answer, "correct": attempt.correct}
+        info: dict[str, Any] = {"kind": attempt.kind, "answer": attempt.answer, "correct": attempt.correct}
+        if (incomplete := getattr(self.source, "incomplete", None)) is not None:
+            info["incomplete"] = incomplete(self.problem, [heard for _, heard in self.history])
         if attempt.correct:
             return Outcome(
                 rewards={STUDENT: 1.0}, info=info, stop_reason="solved", terminated=True, epilogue=self._acceptance()

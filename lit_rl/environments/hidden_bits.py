@@ -4,6 +4,7 @@ Our small world for SML: with a discount and free guesses it is often best to gu
 guesses makes questions pay.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lit_rl.environments.problems import Attempt, Problem
@@ -46,6 +47,10 @@ class HiddenBits:
 
     def verify(self, problem: Problem, utterance: str) -> Attempt:
         return marked_answer(utterance, problem.gold)
+
+    def incomplete(self, problem: Problem, heard: Sequence[str]) -> bool:
+        """Whether a student who heard this does not know all bits yet."""
+        return sum(said in BIT_WORDS for said in heard) < self.bits
 
     def ceiling(self, turns: int) -> list[float]:
         """Best accuracy within ``k`` turns: every turn before the last halves the numbers left, ``2^(k-1) / 2^bits``.

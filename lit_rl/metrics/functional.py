@@ -120,7 +120,16 @@ def mean_turns_to_solve(solved: Tensor) -> Tensor:
 
 # -- how a student attempts ------------------------------------------------------------------------------------------
 
-ATTEMPT_COUNTS = ("turns", "malformed", "pairs", "repeats", "pairs_without_answer", "incomplete", "premature")
+ATTEMPT_COUNTS = (
+    "turns",
+    "malformed",
+    "questions",
+    "pairs",
+    "repeats",
+    "pairs_without_answer",
+    "incomplete",
+    "premature",
+)
 
 
 def attempt_counts(dialogues: Iterable[Sequence[Mapping[str, Any]]]) -> Tensor:
@@ -136,6 +145,7 @@ def attempt_counts(dialogues: Iterable[Sequence[Mapping[str, Any]]]) -> Tensor:
         for turn in turns:
             counts["turns"] += 1
             counts["malformed"] += turn.get("kind") in ("malformed", "empty", "hedge")
+            counts["questions"] += turn.get("kind") == "question"
             counts["incomplete"] += bool(turn.get("incomplete"))
             counts["premature"] += bool(turn.get("incomplete")) and turn.get("kind") in ("answer", "both")
         for turn, following in pairwise(turns):
@@ -154,6 +164,7 @@ def attempt_shares(counts: Tensor) -> dict[str, Tensor]:
     * ``repeat_rate``: of the turns after a wrong answer, how many give the same answer again.  Pairs in which either
       answer is missing do not count; ``without_answer`` is their share.
     * ``malformed_share``: turns without exactly one readable answer or question.
+    * ``question_share``: turns that ask and do not answer.
     * ``premature_rate``: attempts at turns where the task was not told completely, of all such turns.
     """
     count = {name: counts[i].to(torch.float64) for i, name in enumerate(ATTEMPT_COUNTS)}
@@ -161,5 +172,6 @@ def attempt_shares(counts: Tensor) -> dict[str, Tensor]:
         "repeat_rate": count["repeats"] / count["pairs"],
         "without_answer": count["pairs_without_answer"] / (count["pairs"] + count["pairs_without_answer"]),
         "malformed_share": count["malformed"] / count["turns"],
+        "question_share": count["questions"] / count["turns"],
         "premature_rate": count["premature"] / count["incomplete"],
     }

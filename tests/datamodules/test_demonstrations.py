@@ -35,6 +35,14 @@ def test_right_answers_are_the_targets(attach: Attach, policy: Policy) -> None:
         assert sorted(int(t.split()[0]) for b in stream for t in targets(b, policy)) == list(range(10, 15))
 
 
+def test_a_problem_may_be_shown_several_times() -> None:
+    source = RightAnswers(NumberSearch(15), wrong_attempts=3, repeats=20)
+    shown = [source[index] for index in range(len(source)) if source[index].id == "7"]
+    assert len(source) == 300 and len(shown) == 20
+    assert len({demonstration.messages for demonstration in shown}) > 10
+    assert {demonstration.messages[-1].content for demonstration in shown} == {"ans 7"}
+
+
 def test_wrong_attempts_come_first_and_are_not_learned(attach: Attach, policy: Policy) -> None:
     source = RightAnswers(NumberSearch(15), wrong_attempts=2)
     counts = {sum(message.role == "assistant" for message in source[i].messages) for i in range(15)}
@@ -109,6 +117,8 @@ def test_options_are_checked(attach: Attach) -> None:
         RightAnswers(NumberSearch(15), "ans")
     with pytest.raises(ValueError, match="feedback is 'no'; give a list"):
         RightAnswers(NumberSearch(15), feedback="no")
+    with pytest.raises(ValueError, match="repeats is 0"):
+        RightAnswers(NumberSearch(15), repeats=0)
     with pytest.raises(ValueError, match="wrong_attempts is -1"):
         RightAnswers(NumberSearch(15), wrong_attempts=-1)
     with pytest.raises(ValueError, match="less than one batch of 64"):

@@ -118,6 +118,14 @@ def test_the_teacher_tells_one_bit_after_the_other() -> None:
     assert game.outcomes[-1].stop_reason == "solved"
 
 
+def test_turns_are_incomplete_until_all_bits_are_told() -> None:
+    tasks = HiddenBits(2)
+    dialogue = DidacticDialogue(tasks[1], tasks)
+    game = Game(dialogue, lambda context, messages: BitTeacher()(context, 0)).play(["ans 3", "ask", "ask", "ans 1"])
+    turns = [outcome.info for outcome in game.outcomes if "kind" in outcome.info]
+    assert [turn["incomplete"] for turn in turns] == [True, True, True, False]
+
+
 def test_the_teacher_leaks_nothing() -> None:
     """Over 3 000 random dialogues (sml.md 17.5), not even where nothing is public; and what it tells is true."""
     rng, tasks = random.Random(0), HiddenBits(4)

@@ -129,6 +129,7 @@ def test_premature_attempts_by_hand() -> None:
     turns += [attempt("both", "2", incomplete=True), attempt("answer", "3", correct=True)]
     metric.update([turns])
     assert metric.compute()["premature_rate"].item() == pytest.approx(2 / 3)
+    assert metric.compute()["question_share"].item() == pytest.approx(1 / 4)  # who answers too does not only ask
 
 
 def test_a_turn_after_a_right_answer_is_no_repeat() -> None:
