@@ -1,11 +1,13 @@
-"""The baselines of sml.md, section 9, on a model that was warmed up for a moment, on sums of single digits."""
+"""The baselines of sml.md, section 9, on models that know little or nothing yet."""
 
 from pathlib import Path
 
 import pytest
+import yaml
 
 import lit_rl.lightning_cli  # noqa: F401  # before the fork, so that no child has to
 from lit_rl.cli import main
+from lit_rl.tiny import TinyModel, materialize
 from tests.forking import in_child
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -23,21 +25,13 @@ def run(folder: Path, *arguments: str) -> str:
     return text
 
 
-def easy(tasks: str) -> list[str]:
-    return [f"--data.init_args.{tasks}.init_args.{option}" for option in ("width=2", "size=100")]
-
-
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Path of a policy that answers in the right form."""
+def start(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Policies: one with random weights, who is given the format, and one that was taught it for a moment."""
+    gcd = yaml.safe_load((CONFIGS / "warmup/gcd.yaml").read_text())["model"]["init_args"]["policy"]["tiny"]
     folder = tmp_path_factory.mktemp("warm")
-    sizes = ["num_validation=10", "batch_size=32", "batches_per_epoch=60"]
-    run(
-        folder, "fit", f"--config={CONFIGS / 'warmup/digit_edit.yaml'}", *easy("demonstrations.init_args.tasks"),
-        *(f"--data.init_args.{size}" for size in sizes), "--model.init_args.policy.tiny.hidden_size=32",
-        "--checkpoints.every_n_batches=1000",
-    )  # fmt: skip
-    return str(folder / "checkpoints/last-policy")
+    run(folder, "fit", f"--config={CONFIGS / 'warmup/hidden_bits.yaml'}", "--checkpoints.every_n_batches=1000")
+    return {"gcd": str(materialize(TinyModel(**gcd))), "hidden_bits": str(folder / "checkpoints/last-policy")}
 
 
 def test_all_baselines_are_there() -> None:
@@ -47,14 +41,12 @@ def test_all_baselines_are_there() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", BASELINES, ids=lambda path: path.stem)
-def test_baseline(path: Path, warm: str, tmp_path: Path) -> None:
-    policy = f"--model.init_args.policy.path={warm}"
+def test_baseline(path: Path, start: dict[str, str], tmp_path: Path) -> None:
+    policy = f"--model.init_args.policy.path={start['hidden_bits' if path.stem.startswith('q_') else 'gcd']}"
     small = ["--data.init_args.num_validation_tasks=8", "--data.init_args.validation_turns=2"]
-    if path.stem.endswith("sft"):
-        small.append("--data.init_args.num_problems=90")
     if path.stem == "base":
-        table = run(tmp_path, "validate", f"--config={path}", policy, *easy("tasks"), *small)
+        table = run(tmp_path, "validate", f"--config={path}", policy, *small)
         assert "acc@2" in table and "retry" in table
     else:
-        run(tmp_path, "fit", f"--config={path}", policy, *easy("tasks"), *small, "--trainer.fast_dev_run=true")
+        run(tmp_path, "fit", f"--config={path}", policy, *small, "--trainer.fast_dev_run=true")
         assert not (tmp_path / "dialogues.jsonl").exists(), "a trial run must not overwrite a run's files"
