@@ -20,7 +20,6 @@ from lit_rl.environments.q_priming import WRITER, QPrimedDialogue, check_priming
 from lit_rl.environments.question_writers import QUESTION_INSTRUCTION
 from lit_rl.environments.teachers import TeacherContext
 from lit_rl.episodes import Episode, Rollouts
-from lit_rl.noise import stream_key
 from lit_rl.parties import Party, PolicyParty, ScriptedParty
 from lit_rl.recorded_dialogues import (
     RecordedDialogue,
@@ -30,6 +29,7 @@ from lit_rl.recorded_dialogues import (
     write_dialogues,
 )
 from lit_rl.rollout import Planned, play
+from lit_rl.stream_keys import stream_key
 
 FILE = "dialogues.jsonl"
 

@@ -13,8 +13,8 @@ from lit_rl.environments import Problem, TaskSource, TeacherContext, read_rows
 from lit_rl.environments.base import Message
 from lit_rl.environments.teacher_words import RETRY
 from lit_rl.episodes import Rollouts
-from lit_rl.noise import stream_key
 from lit_rl.recorded_dialogues import RecordedDialogue, read_dialogues
+from lit_rl.stream_keys import stream_key
 
 
 class DemonstrationSource(Protocol):

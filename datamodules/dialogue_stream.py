@@ -7,8 +7,8 @@ from lit_rl.datamodules.order import ShuffledOrder
 from lit_rl.datamodules.stream import RolloutStream
 from lit_rl.distributed import world_size
 from lit_rl.episodes import Rollouts
-from lit_rl.noise import stream_key
 from lit_rl.recorded_dialogues import RecordedDialogue, fingerprint
+from lit_rl.stream_keys import stream_key
 
 
 class DialogueStream(RolloutStream):

@@ -17,11 +17,11 @@ from lit_rl.environments.base import Environment
 from lit_rl.environments.self_correction import FalseCriticism, SelfCorrection
 from lit_rl.environments.teacher_words import RETRY
 from lit_rl.episodes import Rollouts
-from lit_rl.noise import stream_key
 from lit_rl.parties import Party, PolicyParty, ScriptedParty
 from lit_rl.policy import Policy
 from lit_rl.rollout import Planned, Played, fill_reference, play
 from lit_rl.sampling import SamplingSettings
+from lit_rl.stream_keys import stream_key
 
 STUDENT, TEACHER, CRITIC = "student", "teacher", "critic"
 PARTIES = (STUDENT, TEACHER)

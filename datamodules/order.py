@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import torch
 
-from lit_rl.noise import stream_key
+from lit_rl.stream_keys import stream_key
 
 
 def run_seed(seed: int | None) -> int:

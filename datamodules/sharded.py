@@ -12,11 +12,11 @@ from lit_rl.distributed import rank, world_size
 from lit_rl.environments import USER_INSTRUCTION, ShardedDialogue, ShardedSource, max_messages, scripted_user
 from lit_rl.environments.sharded import STUDENT, USER, Classifier
 from lit_rl.episodes import Rollouts
-from lit_rl.noise import stream_key
 from lit_rl.parties import Party, PolicyParty, ScriptedParty
 from lit_rl.policy import Policy
 from lit_rl.rollout import Planned, play
 from lit_rl.sampling import SamplingSettings
+from lit_rl.stream_keys import stream_key
 
 PARTIES = (STUDENT, USER)
 CONDITIONS = ("sharded", "full")

@@ -1,17 +1,9 @@
 """Sampling noise as a pure function of (key, position): no state to save, no neighbour can change it."""
 
-import hashlib
-
 import torch
 from torch import Tensor
 
 _LOW = 0xFFFFFFFF
-
-
-def stream_key(*parts: int | str) -> int:
-    """A 63-bit key of what identifies a random stream, e.g. ``(run seed, "train", episode, party)``."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -25,7 +17,7 @@ def uniform(keys: Tensor, positions: Tensor) -> Tensor:
     """One uniform number in (0, 1) per (key, position).
 
     Args:
-        keys: int64, see `stream_key`.
+        keys: int64, see `lit_rl.stream_keys.stream_key`.
         positions: Token positions in the row, int64; keys and positions are broadcast.
 
     Returns:

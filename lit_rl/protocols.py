@@ -6,16 +6,17 @@ Parties that speak in an episode, remote ones among them, are `lit_rl.parties.Pa
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from torch import Tensor
+if TYPE_CHECKING:  # verification imports this, and needs no torch
+    from torch import Tensor
 
 
 @runtime_checkable
 class RewardModel(Protocol):
     """Judges completions by numbers, one per named dimension."""
 
-    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> dict[str, Tensor]:
+    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> "dict[str, Tensor]":
         """Rewards by dimension, float32 ``(B,)`` each, in the order of ``prompts``; "reward" is their total."""
         ...
 

@@ -9,10 +9,10 @@ import torch
 
 from lit_rl.environments.base import Ask, Environment, Message, Outcome, Reply, Role
 from lit_rl.episodes import Episode, Heard, Rollouts, Turn
-from lit_rl.noise import stream_key
 from lit_rl.parties import Call, Party, PartyError, PolicyParty
 from lit_rl.policy import Policy
 from lit_rl.sampling import Sampled, Sampler, SampleRequest, Work
+from lit_rl.stream_keys import stream_key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from lit_rl.environments.problems import Attempt, Problem
 from lit_rl.environments.teachers import PLEASE, TeacherContext
-from lit_rl.noise import stream_key
+from lit_rl.stream_keys import stream_key
 from lit_rl.verification.answers import marked_text
 
 Edge = tuple[int, int]

@@ -6,7 +6,7 @@ from random import Random
 
 from lit_rl.environments.problems import Attempt, Problem
 from lit_rl.environments.teachers import PLEASE, TeacherContext
-from lit_rl.noise import stream_key
+from lit_rl.stream_keys import stream_key
 from lit_rl.verification.answers import marked_text
 
 Cell = tuple[int, int]  # row, column; row 0 is at the top

@@ -12,7 +12,7 @@ from lit_rl.environments.question_writers import (
     question_in,
 )
 from lit_rl.environments.teachers import TeacherContext
-from lit_rl.noise import stream_key
+from lit_rl.stream_keys import stream_key
 from lit_rl.verification.attempts import Attempt
 
 WRITER = "question_writer"

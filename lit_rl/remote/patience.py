@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from lit_rl.noise import stream_key
+from lit_rl.stream_keys import stream_key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

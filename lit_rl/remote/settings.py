@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lit_rl.environments.base import Message
-from lit_rl.noise import stream_key
 from lit_rl.parties import Call
+from lit_rl.stream_keys import stream_key
 
 # Fields that have an argument of their own, or that would change what an answer looks like.
 _NOT_EXTRA = ("model", "messages", "temperature", "top_p", "max_tokens", "seed", "n", "stream", "tools")

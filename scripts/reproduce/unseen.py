@@ -1,7 +1,7 @@
 """Tasks in two lots by their text, so that what is validated on was never trained on."""
 
 from lit_rl.environments import Problem, TaskSource
-from lit_rl.noise import stream_key
+from lit_rl.stream_keys import stream_key
 from lit_rl.verification.attempts import Attempt
 
 

@@ -4,7 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_rl.noise import draw, stream_key, uniform
+from lit_rl.noise import draw, uniform
+from lit_rl.stream_keys import stream_key
 
 
 def test_keys_tell_streams_apart_and_stay() -> None:

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lit_rl.constraints import ConstraintTable, TokenConstraint
-from lit_rl.noise import stream_key
 from lit_rl.policy import LoRA, Policy, PolicyConfig
 from lit_rl.sampling import SampleRequest, SamplingSettings
+from lit_rl.stream_keys import stream_key
 from lit_rl.tiny import TinyModel
 
 ATTENTION = ["qwen2", "qwen3", "llama", "gpt2", "gpt_neox", "gemma2", "gemma3", "mistral", "cohere", "granite"]

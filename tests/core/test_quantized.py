@@ -10,9 +10,9 @@ from bitsandbytes.nn import Linear4bit
 from peft import PeftModel, prepare_model_for_kbit_training
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from lit_rl.noise import stream_key
 from lit_rl.policy import LoRA, Policy, PolicyConfig
 from lit_rl.sampling import SampleRequest, SamplingSettings
+from lit_rl.stream_keys import stream_key
 from lit_rl.tiny import TinyModel
 
 TINY = TinyModel(words=["yes", "no"], numbers=40, hidden_size=64, layers=2, heads=4)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_rl.constraints import ConstraintTable, TokenConstraint
-from lit_rl.noise import stream_key, uniform
+from lit_rl.noise import uniform
 from lit_rl.sampling import (
     Sampled,
     Sampler,
@@ -23,6 +23,7 @@ from lit_rl.sampling import (
     rows_work,
     share_prefixes,
 )
+from lit_rl.stream_keys import stream_key
 
 ATTENTION = ["qwen2", "qwen3", "llama", "gpt2", "gpt_neox", "gemma2", "gemma3", "mistral", "cohere", "granite"]
 STOP = frozenset({2})
