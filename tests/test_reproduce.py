@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lit_rl.environments import ColourFix
-from scripts.reproduce import rl2f
+from scripts.reproduce import rl2f, sml
 from scripts.reproduce.arms import gap_covered, interval, learnability, training_rewards, validate
 from scripts.reproduce.unseen import Lot
 
@@ -140,3 +140,20 @@ def test_bad_lots() -> None:
         Lot(ColourFix(size=3), held_out=True, one_in=1)
     with pytest.raises(ValueError, match="give more tasks"):
         Lot(ColourFix(size=1), held_out=True, one_in=10**9)
+
+
+def test_tables_of_sml(tmp_path: Path) -> None:
+    """Accuracy after k turns is k / 20, and 0.1 more where an arm has a teacher."""
+    controls = {name: {"accuracy": [k / 20 for k in range(1, 11)]} for name in ("retry", "shuffled", "resample")}
+    teacher = {"accuracy": [0.1 + k / 20 for k in range(1, 11)], "question_share": 0.25, "premature_rate": 0.75}
+    found = controls | {"teacher": teacher}
+    for name in (*sml.ARMS, "mt_rl_of_bits", "q_sft", "q_mt_rl", "no_q_mt_rl"):
+        for file in ("validation.json", "validation_before.json"):
+            write_run(tmp_path / name, LEARNED, found, file)
+    for name in (*(f"{arm}_on_bits" for arm in sml.ARMS), "mt_rl_of_bits_on_gcd"):
+        write_run(tmp_path / name, LEARNED, found, "validation_before.json")
+    gcd = sml.gcd_table([tmp_path])
+    assert gcd["mt_rl"] == [[pytest.approx(0.1 + k / 20)] for k in sml.TURNS]
+    assert gcd["*base, retry*"] == [[pytest.approx(k / 20)] for k in sml.TURNS]
+    assert len(sml.transfer_table([tmp_path])) == len(sml.ARMS) + 2
+    assert sml.asking_table([tmp_path])["q_mt_rl"] == [[pytest.approx(0.3)], [0.25], [0.75]]

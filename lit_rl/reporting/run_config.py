@@ -59,8 +59,17 @@ def class_name(node: Any) -> str:
 
 def title(config: dict[str, Any], otherwise: str) -> str:
     """The run in a few words: its method and its tasks."""
-    method, tasks = class_name(dig(config, "model")), class_name(dig(config, "data", "tasks"))
+    method, tasks = class_name(dig(config, "model")), _tasks(dig(config, "data", "tasks"))
     return f"{method} on {tasks}" if method and tasks else method or otherwise
+
+
+def _tasks(node: Any) -> str:
+    """What a task source is called: the class, and of which task it is where it has several; once what it mixes."""
+    sources = dig(node, "sources")
+    if isinstance(sources, list):
+        return " + ".join(dict.fromkeys(filter(None, map(_tasks, sources)))) or class_name(node)
+    task = dig(node, "task")
+    return task if isinstance(task, str) else class_name(node)
 
 
 def expected_batches(config: dict[str, Any]) -> int | None:
@@ -87,7 +96,7 @@ def facts(config: dict[str, Any]) -> list[tuple[str, str]]:
         ("Teacher", _called(dig(public, "data", "teacher"))),
         ("Batch", _batch(public)),
         ("Discount per turn", dig(public, "model", "gamma")),
-        ("Learning rate", dig(public, "model", "learning_rate")),
+        ("Learning rate", _learning_rate(dig(public, "model"))),
         ("Optimizer", _called(dig(public, "model", "optimizer"))),
         ("Hardware", " · ".join(str(value) for value in _hardware(public))),
         ("Seed", dig(public, "seed_everything")),
@@ -110,6 +119,12 @@ def _trained(policy: Any) -> str:
     if not isinstance(adapters, dict):
         return "all weights"
     return f"{'QLoRA' if dig(policy, 'quantization') else 'LoRA'} adapters: {', '.join(map(str, adapters))}"
+
+
+def _learning_rate(model: Any) -> Any:
+    """An optimizer that is named brings its own."""
+    rate = dig(model, "optimizer", "lr")
+    return dig(model, "learning_rate") if rate is None else rate
 
 
 def _called(node: Any) -> str:

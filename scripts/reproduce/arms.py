@@ -69,9 +69,10 @@ def validate(folder: Path, config: Path, checkpoint: Path | None, *options: str)
 
 
 def arguments(description: str, root: str) -> argparse.ArgumentParser:
-    """Options that every script takes: seeds, jobs, and the folder of its runs."""
+    """Options that every script takes: seeds, jobs, and the folder of its runs; `each_seed` obeys them."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--quick", action="store_true", help="the first seed alone")
     parser.add_argument("--jobs", type=int, default=1, help="seeds run side by side, one thread each if more than 1")
     parser.add_argument("--root", type=Path, default=ROOT / "runs" / root)
     return parser
@@ -81,6 +82,8 @@ def each_seed(function: Callable[[Path, int], None], options: argparse.Namespace
     """Call ``function(folder, seed)``, which must pickle, for every seed, ``jobs`` at a time; returns the folders."""
     if options.jobs > 1:
         torch.set_num_threads(1)  # the children inherit it; the environment is read when torch is loaded
+    if options.quick:
+        options.seeds = options.seeds[:1]
     folders = [options.root.resolve() / f"seed-{seed}" for seed in options.seeds]
     with ProcessPoolExecutor(options.jobs, _FORK) as pool:  # of processes: a child forked by a thread ends with 1
         list(pool.map(function, folders, options.seeds))

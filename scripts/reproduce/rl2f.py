@@ -243,9 +243,7 @@ def report(folders: Sequence[Path], part: str) -> tuple[dict[str, Table], str]:
 def main() -> None:
     parser = arguments(str(__doc__), "reproduce-rl2f")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--quick", action="store_true", help="the first seed alone")
     options = parser.parse_args()
-    options.seeds = options.seeds[:1] if options.quick else options.seeds
     folders = each_seed(partial(run_seed, parts=options.parts), options)
     reports = {part: report(folders, part) for part in options.parts}
     result = {"seeds": options.seeds, "fit_seconds": fit_seconds(folders)}

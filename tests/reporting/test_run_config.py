@@ -59,6 +59,24 @@ def test_facts_of_a_run() -> None:
     assert title(config(), "x") == "SocialMetaLearning on NumberSearch"
 
 
+def test_tasks_of_reasoning_gym_are_called_by_their_names() -> None:
+    def source(task: str) -> dict[str, Any]:
+        return {"class_path": "lit_rl.environments.ReasoningGymTasks", "init_args": {"task": task}}
+
+    run = config()
+    run["data"]["init_args"]["tasks"] = source("gcd")
+    assert title(run, "x") == "SocialMetaLearning on gcd"
+    mixed = {"class_path": "lit_rl.environments.Mixture", "init_args": {"sources": [source("gcd"), source("lcm")] * 2}}
+    run["data"]["init_args"]["tasks"] = mixed
+    assert title(run, "x") == "SocialMetaLearning on gcd + lcm"
+
+
+def test_the_learning_rate_is_that_of_the_optimizer() -> None:
+    run = config()
+    run["model"]["init_args"]["optimizer"] = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.25}}
+    assert dict(facts(run))["Learning rate"] == "0.25"
+
+
 def test_facts_of_a_large_run() -> None:
     large = config(accelerator="gpu", strategy={"class_path": "lightning.FSDPStrategy"}, num_nodes=4)
     large["model"]["init_args"]["policy"] = {"path": "some/model", "adapters": {"student": {}}, "quantization": "nf4"}
