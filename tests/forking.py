@@ -7,6 +7,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 
 def in_child(function: Callable[[], object], output: Path) -> int:
     """Call ``function`` in a forked child with its output in a file.
@@ -31,6 +33,8 @@ def _be_the_child(function: Callable[[], object], output: Path) -> None:
         os.dup2(descriptor, 2)
         sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+        # torch makes its thread pool anew after a fork, when first asked, and two threads must not be first together.
+        torch.set_num_threads(torch.get_num_threads())
         function()
         code = 0
     except SystemExit as end:

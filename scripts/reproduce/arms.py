@@ -41,6 +41,8 @@ def _in_child(arguments: Sequence[str], log: Path) -> None:
         os.dup2(out.fileno(), 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
     os.chdir(ROOT)
+    # torch makes its thread pool anew after a fork, when first asked, and two threads must not be first together.
+    torch.set_num_threads(torch.get_num_threads())
     lightning_cli.main(arguments)
     sys.stdout.flush()
 

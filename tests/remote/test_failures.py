@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from typing import Any
 
@@ -218,6 +218,15 @@ def test_the_budget_ends_before_the_call(serve: Serve, party: Make, tmp_path: An
 # -- interrupts --------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def control_c() -> Iterator[None]:
+    """Raises KeyboardInterrupt also where these tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("control_c")
 @pytest.mark.parametrize("moment", ["an answer is awaited", "a retry is awaited"])
 def test_control_c_ends_it_at_once(moment: str, serve: Serve, party: Make) -> None:
     server = serve(lambda body, number: "is silent" if moment == "an answer is awaited" else "status 500")
