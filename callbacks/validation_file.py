@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,21 +69,30 @@ def conditions_of(metrics: dict[str, float]) -> dict[str, dict[str, Any]]:
 
 
 def table_of(conditions: dict[str, dict[str, Any]], ceiling: Any) -> Table:
-    """Accuracy by turn under sampled conditions, the ceiling, and greedy conditions apart from both."""
+    """Accuracy by turn under sampled conditions, the ceiling, and greedy conditions apart from both.
+
+    Of more than six turns it shows the first four and the last, so that a terminal holds it.
+    """
     rows: dict[str, list[float]] = {name: figures["accuracy"] for name, figures in conditions.items()}
     turns = max(len(accuracy) for accuracy in rows.values())
+    shown = range(turns) if turns <= 6 else (0, 1, 2, 3, turns - 1)
     table = Table(title="Accuracy within k turns on held-out tasks")
     table.add_column("feedback")
-    for turn in range(turns):
+    for turn in shown:
         table.add_column(f"acc@{turn + 1}", justify="right")
     greedy = {name: accuracy for name, accuracy in rows.items() if name.endswith("_greedy")}
     for name, accuracy in rows.items():
         if name not in greedy:
-            table.add_row(name, *(f"{a:.3f}" for a in accuracy))
+            table.add_row(name, *_entries(accuracy, shown))
     if ceiling is not None:
-        table.add_row("ceiling", *(f"{a:.3f}" for a in ceiling), style="dim")
+        table.add_row("ceiling", *_entries(ceiling, shown), style="dim")
     if greedy:
         table.add_section()
     for name, accuracy in greedy.items():
-        table.add_row(name.removesuffix("_greedy") + ", greedy", *(f"{a:.3f}" for a in accuracy))
+        table.add_row(name.removesuffix("_greedy") + ", greedy", *_entries(accuracy, shown))
     return table
+
+
+def _entries(accuracy: Sequence[float], shown: Iterable[int]) -> list[str]:
+    """A condition of fewer turns (a task told at once) has empty entries."""
+    return [f"{accuracy[turn]:.3f}" if turn < len(accuracy) else "" for turn in shown]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lit_rl.callbacks import PredictionFile, ValidationFile
-from lit_rl.callbacks.validation_file import conditions_of
+from lit_rl.callbacks.validation_file import conditions_of, table_of
 from lit_rl.reporting.run_files import read_json_lines
 
 
@@ -72,3 +72,19 @@ def test_predictions_are_lines_and_an_earlier_file_is_kept(trainer: Callable[...
     lines = list(read_json_lines(tmp_path / "predictions.jsonl"))
     assert lines == [{"batch": b, "row": r} for b in range(2) for r in range(2)]
     assert (tmp_path / "predictions.jsonl.previous").read_bytes() == (tmp_path / "predictions.jsonl").read_bytes()
+
+
+def test_a_table_of_many_turns_fits_a_terminal() -> None:
+    conditions = {"teacher": {"accuracy": [k / 10 for k in range(1, 11)]}, "full": {"accuracy": [0.25]}}
+    table = table_of(conditions, None)
+    assert [str(c.header) for c in table.columns] == [
+        "feedback",
+        "acc@1",
+        "acc@2",
+        "acc@3",
+        "acc@4",
+        "acc@10",
+    ]
+    assert [list(column.cells) for column in table.columns[-2:]] == [["0.400", ""], ["1.000", ""]]
+    six = table_of({"teacher": {"accuracy": [0.5] * 6}}, [1.0] * 6)
+    assert len(six.columns) == 7
