@@ -112,7 +112,8 @@ class RemoteParty:
         missing = {digest: call for digest, call in wanted.items() if digest not in outcomes}
         if missing:
             outcomes = outcomes | self._asking.run(missing)
-        errors = {digest: outcome for digest, outcome in outcomes.items() if isinstance(outcome, PartyError)}
+        # In the order of the calls, whichever answer came first: equal runs fail equally.
+        errors = {digest: error for digest in wanted if isinstance(error := outcomes.get(digest), PartyError)}
         if errors:
             # One that stops the run in any case goes first.
             digest = min(errors, key=lambda digest: errors[digest].episode is not None)
