@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from lit_rl.chat import ChatFormat, TemplateMismatch
 from lit_rl.constraints import ConstraintTable
 from lit_rl.objectives import chunked_log_probs, log_probs_from_logits
-from lit_rl.sampling import Sampler, SamplingSettings, rows_work
+from lit_rl.sampler_rows import rows_work
+from lit_rl.sampling import Sampler, SamplingSettings
 from lit_rl.tiny import TinyModel, materialize
 
 

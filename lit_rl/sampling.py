@@ -1,18 +1,17 @@
 """The rollout sampler: keys and values kept over turns, prompts shared, finished rows dropped at once."""
 
-import bisect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lit_rl.constraints import ConstraintTable
-from lit_rl.kv_cache import RowCache, attention_mask
 from lit_rl.noise import draw, uniform
+from lit_rl.prefixes import Shared, common_prefix, share_prefixes
+from lit_rl.sampler_rows import CachedRows, RecomputedRows, Rows
 
-_LEAST_SHARED = 16  # tokens; copying fewer costs more than running them
 _NOISE_AHEAD = 16  # positions whose noise is drawn at once
 
 
@@ -86,140 +85,6 @@ class Work:
     shared: int = 0
 
 
-class Rows(Protocol):
-    """Where rows live between turns."""
-
-    lengths: list[int]
-
-    def feed(self, low: int, new: Sequence[Sequence[int]]) -> Tensor:
-        """Run non-empty token lists behind slots ``low..``; logits of each last token, float32 ``(rows, V)``."""
-        ...
-
-    def copy_row(self, source: int, target: int, length: int) -> None: ...
-
-    def swap_rows(self, a: int, b: int) -> None: ...
-
-    def resize(self, slots: int) -> None: ...
-
-
-class CachedRows:
-    """Rows whose keys and values are kept in a `RowCache`."""
-
-    def __init__(self, model: Any, slots: int = 8):
-        self.model, self.cache = model, RowCache(slots)
-        self.lengths = self.cache.lengths
-        self.head = model.get_output_embeddings()
-        self.last_position = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-
-    def feed(self, low: int, new: Sequence[Sequence[int]]) -> Tensor:
-        count, longest = [len(ids) for ids in new], max(len(ids) for ids in new)
-        device = self.model.device
-        padded = [x[0] for x in new] if longest == 1 else [[*x, *([0] * (longest - len(x)))] for x in new]
-        ids = torch.tensor(padded, device=device).view(len(new), longest)
-        high = low + len(new)
-        first = not any(self.lengths[low:high])
-        positions = self.cache.plan(low, high, longest, device)
-        # Pads are causal-invisible on a first prefill, so the model's own fast mask is right there.
-        mask = None
-        if not first:
-            mask = attention_mask(self.model.config, positions, self.cache.width, self.model.dtype)
-        if self.last_position is not None:
-            positions = positions.clamp(max=self.last_position - 1)  # of pads; learned tables end there
-        logits = self._last_logits(count, ids, positions, mask)
-        for slot, tokens in zip(range(low, high), count, strict=True):
-            self.lengths[slot] += tokens
-        return logits
-
-    def _last_logits(self, count: list[int], ids: Tensor, positions: Tensor, mask: Any) -> Tensor:
-        """Keep one hidden state a row *before* the vocabulary product; the model's scaling after it still applies."""
-        hook = None
-        if ids.shape[1] > 1:
-            pick = (torch.arange(len(count), device=ids.device), torch.tensor(count, device=ids.device) - 1)
-            hook = self.head.register_forward_pre_hook(lambda _, inputs: (inputs[0][pick][:, None],))
-        try:
-            output = self.model(
-                input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=self.cache, use_cache=True
-            )
-        finally:
-            if hook is not None:
-                hook.remove()
-        logits: Tensor = output.logits[:, -1].float()
-        return logits
-
-    def copy_row(self, source: int, target: int, length: int) -> None:
-        self.cache.copy_row(source, target, length)
-
-    def swap_rows(self, a: int, b: int) -> None:
-        self.cache.swap_rows(a, b)
-
-    def resize(self, slots: int) -> None:
-        self.cache.resize(slots, self.cache.capacity)
-
-
-class RecomputedRows:
-    """Rows kept as token ids and run anew each time: right for every causal LM, and slow."""
-
-    def __init__(self, model: Any, slots: int = 8):
-        self.model = model
-        self.ids: list[list[int]] = [[] for _ in range(slots)]
-        self.lengths = [0] * slots
-
-    def feed(self, low: int, new: Sequence[Sequence[int]]) -> Tensor:
-        by_length: dict[int, list[int]] = {}
-        for i, ids in enumerate(new):
-            slot = low + i
-            self.ids[slot] = self.ids[slot][: self.lengths[slot]] + list(ids)
-            self.lengths[slot] = len(self.ids[slot])
-            by_length.setdefault(self.lengths[slot], []).append(i)
-        logits: list[Tensor] = [torch.empty(0)] * len(new)
-        for rows in by_length.values():  # equal lengths: pads would enter the state of recurrent layers
-            whole = torch.tensor([self.ids[low + i] for i in rows], device=self.model.device)
-            output = self.model(input_ids=whole, use_cache=False).logits[:, -1].float()
-            for i, row in zip(rows, output, strict=True):
-                logits[i] = row
-        return torch.stack(logits)
-
-    def copy_row(self, source: int, target: int, length: int) -> None:
-        self.ids[target], self.lengths[target] = self.ids[source][:length], length
-
-    def swap_rows(self, a: int, b: int) -> None:
-        self.ids[a], self.ids[b] = self.ids[b], self.ids[a]
-        self.lengths[a], self.lengths[b] = self.lengths[b], self.lengths[a]
-
-    def resize(self, slots: int) -> None:
-        self.ids += [[] for _ in range(slots - len(self.ids))]
-        self.lengths += [0] * (slots - len(self.lengths))
-
-
-@torch.inference_mode()
-def rows_work(model: Any) -> bool:
-    """Whether `CachedRows` reproduces plain recomputation on this model, tried on two ragged rows of three pieces.
-
-    A sliding window within reach (up to 4,096 tokens) is probed past its edge too.
-    """
-    text = model.config.get_text_config()
-    pieces = [5, 23, 1, 1, 9, 2]
-    window = getattr(text, "sliding_window", None)
-    if window and window <= 4096:
-        pieces[1] += window
-    generator = torch.Generator().manual_seed(0)
-    talk = [torch.randint(text.vocab_size, (n,), generator=generator).tolist() for n in pieces]
-    try:
-        rows = CachedRows(model, slots=2)
-        for i in (0, 2, 4):
-            got = rows.feed(0, talk[i : i + 2])
-        plain = RecomputedRows(model, slots=2)
-        want = plain.feed(0, [[*talk[i], *talk[i + 2], *talk[i + 4]] for i in (0, 1)])
-    except (NotImplementedError, RuntimeError, TypeError, ValueError, AttributeError, IndexError, AssertionError):
-        return False  # whatever an unknown architecture objects to, recomputation is the answer
-    error, spread = got - want, want.std()
-    if model.dtype == torch.float32:
-        return bool(error.abs().max() < 1e-4 * spread.clamp(min=1))
-    # In half precision one of so many logits may well be some rounding steps off, by 1 % of their spread in the mean; a
-    # mask that shows or hides a single token moves all of them by 7 % or more.
-    return bool(error.square().mean().sqrt() < 0.04 * spread)
-
-
 @dataclass(slots=True)
 class _Slot:
     row: int
@@ -245,7 +110,7 @@ class Sampler:
         stop_ids: Tokens that end a turn.
         max_rows: Rows held at once; further requests wait for a free slot.
         constraints: Table behind the constraint names of requests.
-        cached: Keep keys and values (see `rows_work`), or recompute.
+        cached: Keep keys and values (see `lit_rl.sampler_rows.rows_work`), or recompute.
         prefill_tokens: Most padded tokens of one prefill forward.
     """
 
@@ -379,7 +244,7 @@ class Sampler:
         self.rows.lengths[place] = 0
         self._prepare(slot, request)
 
-    def _feed_in_stages(self, due: int, fresh: list[int], plan: list["Shared"]) -> list[Tensor]:
+    def _feed_in_stages(self, due: int, fresh: list[int], plan: list[Shared]) -> list[Tensor]:
         """Logits of every due and fresh slot, in slot order.  Stage 0 runs whole rows, 1 remainders, 2 copies."""
         first = self.decoding
         logits: dict[int, Tensor] = {}
@@ -522,47 +387,3 @@ def keep_likely(logits: Tensor, top_k: int, top_p: float) -> Tensor:
         beyond = probs.cumsum(-1) - probs >= top_p  # the token that crosses the line stays
         logits = logits.masked_fill(beyond.scatter(1, order, beyond), -torch.inf)
     return logits
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """How a prompt is prefilled: whole (stage 0), behind a copied beginning (1), or copied whole (2)."""
-
-    stage: int
-    leader: int
-    length: int
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Number of tokens two rows begin with in common."""
-    shortest = min(len(a), len(b))
-    if a[:shortest] == b[:shortest]:
-        return shortest
-    return bisect.bisect_left(range(1, shortest + 1), True, key=lambda n: a[:n] != b[:n])
-
-
-def share_prefixes(prompts: Sequence[tuple[int, ...]]) -> list[Shared]:
-    """Plan the prefill of prompts that arrive together.
-
-    Equal prompts (a group) run once.  Prompts that begin alike (one system prompt, truncated traces) run what they
-    share once, in the longest of them.
-    """
-    first: dict[tuple[int, ...], int] = {}
-    plan: list[Shared | None] = [None] * len(prompts)
-    for i, prompt in enumerate(prompts):
-        known = first.setdefault(prompt, i)
-        if known != i:
-            plan[i] = Shared(2, known, len(prompt))
-    alike: dict[tuple[int, ...], list[int]] = {}
-    for prompt, i in first.items():
-        alike.setdefault(prompt[:_LEAST_SHARED], []).append(i)
-    for beginning, members in alike.items():
-        leader = max(members, key=lambda i: len(prompts[i]))
-        for i in members:
-            if i == leader or len(beginning) < _LEAST_SHARED:
-                plan[i] = Shared(0, i, 0)
-                continue
-            # At least one token has to run: its logits are wanted.
-            length = min(common_prefix(prompts[leader], prompts[i]), len(prompts[i]) - 1)
-            plan[i] = Shared(1, leader, length)
-    return [shared for shared in plan if shared is not None]

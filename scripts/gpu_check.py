@@ -40,7 +40,8 @@ import lit_rl
 from lit_rl.episodes import Rollouts
 from lit_rl.methods.sml import SocialMetaLearning
 from lit_rl.policy import LoRA, Policy, PolicyConfig
-from lit_rl.sampling import CachedRows, SamplingSettings
+from lit_rl.sampler_rows import CachedRows
+from lit_rl.sampling import SamplingSettings
 from scripts.bench.case import WORDS, Case
 from scripts.bench.talk import TalkData
 from scripts.random_model import SHAPES, write_model

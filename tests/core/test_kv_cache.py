@@ -101,7 +101,7 @@ def test_an_unknown_kind_of_attention_is_refused() -> None:
 @torch.inference_mode()
 def test_stale_data_is_invisible(make_model: Callable[..., Any]) -> None:
     """A row cut back in place gives the logits of a row that never was longer."""
-    from lit_rl.sampling import CachedRows
+    from lit_rl.sampler_rows import CachedRows
 
     model = make_model("qwen2")
     for cut in (1, 4, 9):

@@ -12,17 +12,9 @@ from hypothesis import strategies as st
 
 from lit_rl.constraints import ConstraintTable, TokenConstraint
 from lit_rl.noise import uniform
-from lit_rl.sampling import (
-    Sampled,
-    Sampler,
-    SampleRequest,
-    SamplingSettings,
-    Shared,
-    common_prefix,
-    keep_likely,
-    rows_work,
-    share_prefixes,
-)
+from lit_rl.prefixes import Shared, common_prefix, share_prefixes
+from lit_rl.sampler_rows import rows_work
+from lit_rl.sampling import Sampled, Sampler, SampleRequest, SamplingSettings, keep_likely
 from lit_rl.stream_keys import stream_key
 
 ATTENTION = ["qwen2", "qwen3", "llama", "gpt2", "gpt_neox", "gemma2", "gemma3", "mistral", "cohere", "granite"]
@@ -297,7 +289,7 @@ def test_the_fallback_gives_the_same_tokens(make_model: Callable[..., Any]) -> N
 
 def test_a_wrong_window_is_noticed(make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The self-check probes beyond the window: rows masked without it do not pass."""
-    import lit_rl.sampling
+    import lit_rl.sampler_rows
 
     model = make_model("mistral")
     assert rows_work(model)
@@ -305,7 +297,7 @@ def test_a_wrong_window_is_noticed(make_model: Callable[..., Any], monkeypatch: 
     def no_window(config: Any, positions: Any, width: int, dtype: Any) -> Any:
         return (torch.arange(width) <= positions[:, :, None])[:, None]
 
-    monkeypatch.setattr(lit_rl.sampling, "attention_mask", no_window)
+    monkeypatch.setattr(lit_rl.sampler_rows, "attention_mask", no_window)
     assert not rows_work(model)
 
 
@@ -314,14 +306,14 @@ def test_half_precision_hides_no_wrong_mask(
     shift: int, make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A token too many or too few in sight is told from rounding."""
-    import lit_rl.sampling
+    import lit_rl.sampler_rows
 
-    right = lit_rl.sampling.attention_mask
+    right = lit_rl.sampler_rows.attention_mask
 
     def shifted(config: Any, positions: Any, width: int, dtype: Any) -> Any:
         return right(config, (positions + shift).clamp(min=0), width, dtype)
 
-    monkeypatch.setattr(lit_rl.sampling, "attention_mask", shifted)
+    monkeypatch.setattr(lit_rl.sampler_rows, "attention_mask", shifted)
     model = copy.deepcopy(make_model("llama")).to(torch.bfloat16)
     assert rows_work(model) == (shift == 0)
 
