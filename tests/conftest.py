@@ -8,12 +8,32 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
 
+from lit_rl.sandbox import Bubblewrap
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tiny models are built below the tests' own folder, once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIT_RL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def bubblewrap() -> Bubblewrap:
+    """Skips, with the reason, where namespaces cannot be had."""
+    try:
+        return Bubblewrap()
+    except ValueError as error:
+        pytest.skip(f"bubblewrap cannot run here: {error}")
+
 
 LONG_MARKS = ("slow", "peer", "textworld")
 left_out: list[pytest.Item] = []

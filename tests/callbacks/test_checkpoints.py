@@ -16,13 +16,6 @@ from tests.methods.worlds import TINY, in_ranks, learn, learner, loaded, numbers
 GROUPS = ([1, 2, None, 4], [None, 1, 3, 3])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LIT_RL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 Fit = Callable[..., L.Trainer]
 
 

@@ -70,15 +70,6 @@ def make_model() -> Callable[..., Any]:
     return make
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Tiny models are built below the tests' own folder, once."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("LIT_RL_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
-
-
 @pytest.fixture(scope="session")
 def tiny() -> TinyModel:
     """A model of 64 thousand parameters that knows single letters and a few words."""

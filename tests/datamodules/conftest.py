@@ -15,13 +15,9 @@ WORDS += ["That", "not", "correct", ".", "Please", "try", "again"]
 
 
 @pytest.fixture(scope="session")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("LIT_RL_CACHE", str(tmp_path_factory.mktemp("cache")))
+def policy() -> Policy:
     tiny = TinyModel(words=WORDS, numbers=15, hidden_size=16, layers=1, heads=2, max_length=128)
-    made = Policy(PolicyConfig(tiny=tiny, prefill={"student": "ans "}))
-    patch.undo()
-    return made
+    return Policy(PolicyConfig(tiny=tiny, prefill={"student": "ans "}))
 
 
 @pytest.fixture

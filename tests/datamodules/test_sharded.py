@@ -21,13 +21,9 @@ WORDS = "compute p q x = * + ; ans ask hm"
 
 
 @pytest.fixture(scope="module")
-def linear_policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("LIT_RL_CACHE", str(tmp_path_factory.mktemp("cache")))
+def linear_policy() -> Policy:
     tiny = TinyModel(words=WORDS.split(), numbers=10, hidden_size=16, layers=1, heads=2, max_length=256)
-    made = Policy(PolicyConfig(tiny=tiny))
-    patch.undo()
-    return made
+    return Policy(PolicyConfig(tiny=tiny))
 
 
 @pytest.fixture

@@ -15,14 +15,6 @@ from lit_rl.tiny import TinyModel
 SMALL_WORLD = "find n in ans ask higher lower please answer or so answer : secret"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("LIT_RL_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
-
-
 @pytest.fixture(scope="session")
 def policy() -> Policy:
     """Random, with one adapter for the student; its vocabulary spells all that is said in a small world."""

@@ -34,14 +34,6 @@ from lit_rl.verification import StdinTest
 Write = Callable[..., Path]
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Bubblewrap:
-    try:
-        return Bubblewrap()
-    except ValueError as error:
-        pytest.skip(f"bubblewrap cannot run here: {error}")
-
-
 @pytest.fixture
 def jsonl(tmp_path: Path) -> Write:
     def write(*rows: dict[str, Any]) -> Path:
@@ -108,9 +100,9 @@ def function_row(**changed: Any) -> dict[str, Any]:
 # -- OpenCodeInstruct ------------------------------------------------------------------------------------------
 
 
-def test_open_code_instruct(jsonl: Write, sandbox: Bubblewrap) -> None:
+def test_open_code_instruct(jsonl: Write, bubblewrap: Bubblewrap) -> None:
     rows = [instruct_row(2), instruct_row(3, average_test_score="0.9"), instruct_row(4)]
-    tasks = CodeTasks(jsonl(*rows), "open_code_instruct", sandbox, public_assertions=2, check_solutions=True)
+    tasks = CodeTasks(jsonl(*rows), "open_code_instruct", bubblewrap, public_assertions=2, check_solutions=True)
     assert isinstance(tasks, TaskSource)
     assert [tasks[i].id for i in range(len(tasks))] == ["oci-2", "oci-4"], "solutions that fail are no reference"
     problem = tasks[1]
@@ -132,7 +124,7 @@ def test_open_code_instruct(jsonl: Write, sandbox: Bubblewrap) -> None:
         tasks[2]
 
 
-def test_rows_that_cannot_be_used(jsonl: Write, sandbox: Bubblewrap) -> None:
+def test_rows_that_cannot_be_used(jsonl: Write, bubblewrap: Bubblewrap) -> None:
     bad = [
         instruct_row(2, output="```\ndef times(x): return x\n```"),
         instruct_row(3, unit_tests='["print(times(1))"]'),
@@ -150,19 +142,19 @@ def test_rows_that_cannot_be_used(jsonl: Write, sandbox: Bubblewrap) -> None:
         r"row 6: the test 'assert' cannot be read as Python",
     ]
     path = jsonl(*bad, instruct_row(9))
-    tasks = CodeTasks(path, "open_code_instruct", sandbox, bad_rows="skip", check_solutions=True)
+    tasks = CodeTasks(path, "open_code_instruct", bubblewrap, bad_rows="skip", check_solutions=True)
     assert len(tasks) == 1 and tasks[0].id == "oci-9"
     for sentence, reason in zip(tasks.left_out, reasons, strict=True):
         assert re.search(reason, sentence)
     for row, reason in zip(bad, reasons, strict=True):
         with pytest.raises(ValueError, match=reason.partition(": ")[2] + ".* With bad_rows='skip'"):
-            CodeTasks(jsonl(row), "open_code_instruct", sandbox, check_solutions=True)
+            CodeTasks(jsonl(row), "open_code_instruct", bubblewrap, check_solutions=True)
 
 
-def test_parts_are_taken_among_usable_rows(jsonl: Write, sandbox: Bubblewrap) -> None:
+def test_parts_are_taken_among_usable_rows(jsonl: Write, bubblewrap: Bubblewrap) -> None:
     """2 000 rows, sampled among those whose reference passes (sml.md section 13)."""
     rows = [instruct_row(n, average_test_score="1" if n % 2 else "0.5") for n in range(20)]
-    options: dict[str, Any] = {"layout": "open_code_instruct", "sandbox": sandbox, "shuffle_seed": 3}
+    options: dict[str, Any] = {"layout": "open_code_instruct", "sandbox": bubblewrap, "shuffle_seed": 3}
     path = jsonl(*rows)
     train = CodeTasks(path, take=6, **options)
     test = CodeTasks(path, skip=6, **options)
@@ -175,8 +167,8 @@ def test_parts_are_taken_among_usable_rows(jsonl: Write, sandbox: Bubblewrap) ->
 # -- LiveCodeBench ---------------------------------------------------------------------------------------------
 
 
-def test_live_code_bench(jsonl: Write, sandbox: Bubblewrap) -> None:
-    tasks = CodeTasks(jsonl(bench_row(), function_row()), "live_code_bench", sandbox)
+def test_live_code_bench(jsonl: Write, bubblewrap: Bubblewrap) -> None:
+    tasks = CodeTasks(jsonl(bench_row(), function_row()), "live_code_bench", bubblewrap)
     reading, calling = tasks[0], tasks[1]
     assert reading.id == "abc_a" and "reads standard input" in reading.prompt
     assert reading.meta["tests"].hidden == (StdinTest("20 22\n", "42\n"),)
@@ -219,19 +211,19 @@ class Bomb:
     ],
 )
 def test_bad_cases_are_named(
-    jsonl: Write, capfd: pytest.CaptureFixture[str], changed: dict[str, Any], message: str, sandbox: Bubblewrap
+    jsonl: Write, capfd: pytest.CaptureFixture[str], changed: dict[str, Any], message: str, bubblewrap: Bubblewrap
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        CodeTasks(jsonl(bench_row(**changed)), "live_code_bench", sandbox)
+        CodeTasks(jsonl(bench_row(**changed)), "live_code_bench", bubblewrap)
     assert "unpickled" not in capfd.readouterr().out
 
 
-def test_an_output_longer_than_the_sandbox_allows(jsonl: Write, sandbox: Bubblewrap) -> None:
+def test_an_output_longer_than_the_sandbox_allows(jsonl: Write, bubblewrap: Bubblewrap) -> None:
     long = json.dumps([{"input": "", "output": "y" * 70000, "testtype": "stdin"}])
     with pytest.raises(
         ValueError, match=r"wants 70000 bytes of output and the sandbox allows 65536.*sandbox.output_by"
     ):
-        CodeTasks(jsonl(bench_row(private_test_cases=long)), "live_code_bench", sandbox)
+        CodeTasks(jsonl(bench_row(private_test_cases=long)), "live_code_bench", bubblewrap)
     wide = Bubblewrap(output_bytes=10**6)
     tasks = CodeTasks(jsonl(bench_row(public_test_cases="[]", private_test_cases=long)), "live_code_bench", wide)
     assert tasks.verify(tasks[0], "```\nprint('y' * 70000)\n```").correct
@@ -240,7 +232,7 @@ def test_an_output_longer_than_the_sandbox_allows(jsonl: Write, sandbox: Bubblew
 # -- other columns, and options --------------------------------------------------------------------------------
 
 
-def test_columns_from_yaml(jsonl: Write, sandbox: Bubblewrap) -> None:
+def test_columns_from_yaml(jsonl: Write, bubblewrap: Bubblewrap) -> None:
     path = jsonl({"text": "t", "checks": ["assert f() == 1"], "answer": "def f(): return 1"})
     parser = ArgumentParser()
     parser.add_argument("--tasks", type=TaskSource)
@@ -263,7 +255,7 @@ def test_columns_from_yaml(jsonl: Write, sandbox: Bubblewrap) -> None:
     assert parser.instantiate(parser.parse_args([f"--tasks={named}"])).tasks[0].id == "abc_a"
 
 
-def test_docstrings_hold_yaml_that_runs(jsonl: Write, sandbox: Bubblewrap) -> None:
+def test_docstrings_hold_yaml_that_runs(jsonl: Write, bubblewrap: Bubblewrap) -> None:
     """The two snippets of `CodeTasks`, with files of ours in place of the data sets."""
     instruct, bench = re.findall(r"^ +class_path: .*?\}$", str(CodeTasks.__doc__), re.DOTALL | re.MULTILINE)
     parser = ArgumentParser()
@@ -280,7 +272,7 @@ def test_docstrings_hold_yaml_that_runs(jsonl: Write, sandbox: Bubblewrap) -> No
     assert count(bench, ("test.jsonl", str(jsonl(bench_row(), function_row())))) == 2
 
 
-def test_bad_options(jsonl: Write, sandbox: Bubblewrap) -> None:
+def test_bad_options(jsonl: Write, bubblewrap: Bubblewrap) -> None:
     path = jsonl(bench_row())
     for options, message in (
         ({"layout": "code_contests"}, r"layout is 'code_contests'; it must be one of \['live_code_bench'"),
@@ -293,11 +285,11 @@ def test_bad_options(jsonl: Write, sandbox: Bubblewrap) -> None:
         ({"layout": CodeColumns(prompt="question", public_cases="public_test_cases")}, "no column 'question'"),
     ):
         with pytest.raises(ValueError, match=message):
-            CodeTasks(path, **{"layout": "live_code_bench", "sandbox": sandbox, **options})
+            CodeTasks(path, **{"layout": "live_code_bench", "sandbox": bubblewrap, **options})
     with pytest.raises(ValueError, match="names no column with tests"):
         CodeColumns(prompt="p")
     with pytest.raises(ValueError, match="the id 'abc_a' is that of row 1 too"):
-        CodeTasks(jsonl(bench_row(), bench_row()), "live_code_bench", sandbox)
+        CodeTasks(jsonl(bench_row(), bench_row()), "live_code_bench", bubblewrap)
 
 
 def test_without_bubblewrap_nothing_is_run(jsonl: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -349,8 +341,8 @@ def coder() -> Policy:
     return Policy(PolicyConfig(tiny=tiny, adapters={"student": LoRA(rank=2, alpha=4.0)}))
 
 
-def test_a_student_solves_it_in_the_second_turn(jsonl: Write, sandbox: Bubblewrap, coder: Policy) -> None:
-    source = Mixture([CodeTasks(jsonl(instruct_row(2)), "open_code_instruct", sandbox)])
+def test_a_student_solves_it_in_the_second_turn(jsonl: Write, bubblewrap: Bubblewrap, coder: Policy) -> None:
+    source = Mixture([CodeTasks(jsonl(instruct_row(2)), "open_code_instruct", bubblewrap)])
     student = Student(["```\ndef times(x): return x\n```", "Now:\n```\ndef times(x): return x + x\n```"])
     dialogue = DidacticDialogue(source[0], source)
     played = play(
@@ -369,9 +361,9 @@ def test_a_student_solves_it_in_the_second_turn(jsonl: Write, sandbox: Bubblewra
     assert student.heard[1] == "Look: Public test 1 of 3 fails."
 
 
-def test_a_tiny_model_talks_about_a_program(jsonl: Write, sandbox: Bubblewrap, coder: Policy) -> None:
+def test_a_tiny_model_talks_about_a_program(jsonl: Write, bubblewrap: Bubblewrap, coder: Policy) -> None:
     row = instruct_row(2, input="Write times of x which gives 2 x")
-    source = CodeTasks(jsonl(row), "open_code_instruct", sandbox, instruction="")
+    source = CodeTasks(jsonl(row), "open_code_instruct", bubblewrap, instruction="")
     seen: list[TeacherContext] = []
 
     def teacher(context: TeacherContext, key: int) -> str:

@@ -35,15 +35,8 @@ Make = Callable[..., RemoteParty]
 SOURCE = NumberSearch(9)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LIT_RL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
-def policy(_cache: None) -> Policy:
+def policy() -> Policy:
     return Policy(policy_config())
 
 

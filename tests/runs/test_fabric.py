@@ -16,13 +16,6 @@ from tests.methods.worlds import in_ranks, learner, loaded, numbers, policy_conf
 OPTIONS: dict[str, Any] = {"steps_per_batch": 2, "micro_batch_tokens": 200, "length_cost": 0.1}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LIT_RL_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def writers(**options: Any) -> list[L.Callback]:
     return [Checkpoints(**options), RunState(), MetricsFile(), EpisodeLog()]
 

@@ -17,14 +17,6 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def bubblewrap() -> Bubblewrap:
-    try:
-        return Bubblewrap()
-    except ValueError as error:
-        pytest.skip(f"bubblewrap cannot run here: {error}")
-
-
-@pytest.fixture(scope="module")
 def unsandboxed() -> Unsandboxed:
     return Unsandboxed(i_accept_that_model_code_runs_on_this_machine=True)
 

@@ -17,14 +17,6 @@ SHORT = Limits(seconds=0.25)  # for programs that never end
 DOUBLE = "```python\ndef f(x):\n    return 2 * x\n```"
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Bubblewrap:
-    try:
-        return Bubblewrap()
-    except ValueError as error:
-        pytest.skip(f"bubblewrap cannot run here: {error}")
-
-
 def asserting(*public: str, hidden: tuple[str, ...] = ()) -> CodeTests:
     return CodeTests(public=tuple(map(Assertions, public)), hidden=tuple(map(Assertions, hidden)))
 
@@ -51,7 +43,7 @@ def test_the_last_closed_block(text: str, block: str | None) -> None:
     assert last_code_block(text) == block
 
 
-def test_what_an_utterance_is(sandbox: Bubblewrap) -> None:
+def test_what_an_utterance_is(bubblewrap: Bubblewrap) -> None:
     tests = asserting("assert f(1) == 2")
     kinds = {
         DOUBLE: ("answer", True),
@@ -64,7 +56,7 @@ def test_what_an_utterance_is(sandbox: Bubblewrap) -> None:
         "  \n": ("empty", False),
     }
     for utterance, expected in kinds.items():
-        attempt = code_answer(utterance, tests, sandbox, QUICK)
+        attempt = code_answer(utterance, tests, bubblewrap, QUICK)
         assert (attempt.kind, attempt.correct) == expected, utterance
         assert (attempt.answer is not None) == (attempt.kind == "answer")
         assert bool(attempt.detail) == (attempt.kind == "answer")
@@ -134,16 +126,16 @@ ONE_TEST_EACH = [
 ]
 
 
-def test_right_programs_pass(sandbox: Bubblewrap) -> None:
+def test_right_programs_pass(bubblewrap: Bubblewrap) -> None:
     for program, test in ONE_TEST_EACH:
-        tested = run_tests(program, asserting(test), sandbox, QUICK)
+        tested = run_tests(program, asserting(test), bubblewrap, QUICK)
         assert tested.correct, (program, test, tested.log)
 
 
-def test_wrong_programs_fail(sandbox: Bubblewrap) -> None:
+def test_wrong_programs_fail(bubblewrap: Bubblewrap) -> None:
     wrong = "def f(x): return 'other'\nclass S:\n    x = 1\n    def __len__(s): return 1"
     tests = [test for _, test in ONE_TEST_EACH if test != "assert f(1) != f(1)"]
-    results, failure = run_assertions(wrong, list(map(Assertions, tests)), sandbox, QUICK)
+    results, failure = run_assertions(wrong, list(map(Assertions, tests)), bubblewrap, QUICK)
     assert not failure and not any(result.passed for result in results)
 
 
@@ -205,31 +197,31 @@ CHEATS = {
 
 
 @pytest.mark.parametrize("name", CHEATS)
-def test_cheats_do_not_pass(name: str, sandbox: Bubblewrap) -> None:
+def test_cheats_do_not_pass(name: str, bubblewrap: Bubblewrap) -> None:
     """Neither where one value is wanted, nor with a tolerance."""
     for test in ("assert f(1) == 2", "assert abs(f(1) - 2) < 1e-6"):
         limits = SHORT if name == "a loop" else QUICK
-        tested = run_tests(CHEATS[name], asserting(test, hidden=(test,)), sandbox, limits)
+        tested = run_tests(CHEATS[name], asserting(test, hidden=(test,)), bubblewrap, limits)
         assert not tested.correct and tested.log
 
 
-def test_a_right_value_cannot_be_found_in_the_process(sandbox: Bubblewrap) -> None:
+def test_a_right_value_cannot_be_found_in_the_process(bubblewrap: Bubblewrap) -> None:
     wanted = "assert f(1) == 271828"
-    assert not run_tests(HUNT, asserting(wanted), sandbox).correct
+    assert not run_tests(HUNT, asserting(wanted), bubblewrap).correct
     named = "right = 271828\nassert f(1) == right"
-    assert not run_tests(HUNT, asserting(named), sandbox).correct
+    assert not run_tests(HUNT, asserting(named), bubblewrap).correct
     computed = "right = str(271828)\nassert str(f(1)) == right"
-    assert run_tests(HUNT, asserting(computed), sandbox).correct, "as documented: what a test computes can be found"
+    assert run_tests(HUNT, asserting(computed), bubblewrap).correct, "as documented: what a test computes can be found"
 
 
 # -- standard input and output ---------------------------------------------------------------------------------
 
 
-def test_programs_that_read_and_print(sandbox: Bubblewrap) -> None:
+def test_programs_that_read_and_print(bubblewrap: Bubblewrap) -> None:
     tests = CodeTests(public=(StdinTest("1 2\n", "3\n"),), hidden=(StdinTest("40 2\n", "42"),))
     code = "a, b = map(int, input().split())\nprint(a + b)"
-    assert run_tests(code, tests, sandbox, QUICK).correct
-    assert run_tests(code + "\nimport sys\nsys.exit(0)", tests, sandbox, QUICK).correct
+    assert run_tests(code, tests, bubblewrap, QUICK).correct
+    assert run_tests(code + "\nimport sys\nsys.exit(0)", tests, bubblewrap, QUICK).correct
     wrong = {
         code + "\n1 / 0": "It ended with an error: ZeroDivisionError: division by zero",
         "print(4)": "Input:\n1 2\nExpected:\n3\nGot:\n4",
@@ -237,11 +229,11 @@ def test_programs_that_read_and_print(sandbox: Bubblewrap) -> None:
         "import os\nprint(3, flush=True)\nos._exit(5)": "It ended with exit status 5.",
     }
     for program, told in wrong.items():
-        tested = run_tests(program, tests, sandbox, QUICK)
+        tested = run_tests(program, tests, bubblewrap, QUICK)
         assert not tested.correct and told in tested.log and "42" not in tested.log
-    endless = run_tests("while True: pass", tests, sandbox, SHORT)
+    endless = run_tests("while True: pass", tests, bubblewrap, SHORT)
     assert not endless.correct and endless.log.endswith("It took longer than 0.25 seconds.")
-    only_public = run_tests("print(3)", tests, sandbox, QUICK)
+    only_public = run_tests("print(3)", tests, bubblewrap, QUICK)
     assert not only_public.correct and only_public.log == "All public tests (1) pass."
 
 
@@ -266,7 +258,7 @@ def test_same_output(output: str, expected: str, same: bool) -> None:
 # -- what is told ----------------------------------------------------------------------------------------------
 
 
-def test_only_public_tests_are_told(sandbox: Bubblewrap) -> None:
+def test_only_public_tests_are_told(bubblewrap: Bubblewrap) -> None:
     tests = asserting("assert f(1) == 2", "assert f(2) == 4", hidden=("assert f(731) == 1462",))
     logs = {
         "def f(x): return 2 * x": "All public tests (2) pass.",
@@ -282,21 +274,21 @@ def test_only_public_tests_are_told(sandbox: Bubblewrap) -> None:
         "Test: assert f(1) == 2\nGot: None",
     }
     for program, log in logs.items():
-        tested = run_tests(program, tests, sandbox, QUICK)
+        tested = run_tests(program, tests, bubblewrap, QUICK)
         assert tested.log == log and tested.correct == (program == "def f(x): return 2 * x")
         assert "731" not in tested.log
     for number, log in ((9, "All public tests (2) pass."), (1, "Public test 2 of 2 fails.")):
-        endless = run_tests(f"def f(x):\n    while x > {number}: pass\n    return 2 * x", tests, sandbox, SHORT)
+        endless = run_tests(f"def f(x):\n    while x > {number}: pass\n    return 2 * x", tests, bubblewrap, SHORT)
         assert not endless.correct and endless.log.startswith(log)
-    hidden = run_tests("def f(x): return 0", asserting(hidden=("assert f(731) == 1462",)), sandbox, QUICK)
+    hidden = run_tests("def f(x): return 0", asserting(hidden=("assert f(731) == 1462",)), bubblewrap, QUICK)
     assert not hidden.correct and hidden.log == ""
 
 
-def test_long_values_are_cut(sandbox: Bubblewrap) -> None:
+def test_long_values_are_cut(bubblewrap: Bubblewrap) -> None:
     test = asserting(f"assert f({[0] * 2000}) == 1")
-    log = run_tests("def f(x): return 'y' * 5000", test, sandbox, QUICK).log
+    log = run_tests("def f(x): return 'y' * 5000", test, bubblewrap, QUICK).log
     assert len(log) < 1200 and "more characters)" in log
-    flood = run_tests("def f(x): return 'y' * 10**7", test, sandbox, QUICK)
+    flood = run_tests("def f(x): return 'y' * 10**7", test, bubblewrap, QUICK)
     assert not flood.correct and "exit status 137" in flood.log
     assert cut(" abc ", 2) == "ab ... (1 more characters)"
 
