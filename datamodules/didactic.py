@@ -1,7 +1,5 @@
 """Online dialogues between a student that is trained and a teacher that knows the answer."""
 
-import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -10,6 +8,7 @@ import lightning as L
 import torch
 
 from lit_rl.datamodules.order import ShuffledOrder, run_seed
+from lit_rl.datamodules.played import attached_module, played_rollouts
 from lit_rl.datamodules.stream import RolloutStream
 from lit_rl.distributed import rank, world_size
 from lit_rl.environments import TEACHER_INSTRUCTION, DidacticDialogue, Problem, TaskSource
@@ -18,7 +17,6 @@ from lit_rl.environments.self_correction import FalseCriticism, SelfCorrection
 from lit_rl.environments.teacher_words import RETRY
 from lit_rl.episodes import Rollouts
 from lit_rl.parties import Party, PolicyParty, ScriptedParty
-from lit_rl.policy import Policy
 from lit_rl.rollout import Planned, Played, fill_reference, play
 from lit_rl.sampling import SamplingSettings
 from lit_rl.stream_keys import stream_key
@@ -279,40 +277,17 @@ class DidacticDataModule(L.LightningDataModule):
     def _play(
         self, planned: list[Planned], label: str, settings: SamplingSettings, turns: int, noise: str | None = None
     ) -> Rollouts:
-        module = self._module()
-        policy: Policy = module.policy
         played = self._let_speak(planned, noise or label, settings)
-        _tell_of_dropped(played)
-        start = time.perf_counter()
-        rollouts = Rollouts.from_episodes(
-            played.episodes,
-            trained=[STUDENT],
-            parties=PARTIES,
-            pad_id=policy.tokenizer.pad_token_id or 0,
-            policy_version=module.policy_version,
-            label=label,
-            temperature=settings.temperature,
-            min_exchanges=turns,
-            constraint_offsets=policy.constraints.offsets if policy.constraints else None,
-        ).to(policy.device)
-        leaking = _forget_leaks(rollouts)
-        seconds = played.seconds + time.perf_counter() - start
-        sampled = sum(len(turn.completion_ids) for episode in played.episodes for turn in episode.turns)
-        rollouts.figures |= {
-            f"{label}/dropped_episodes": float(len(played.dropped)),
-            f"{label}/leaking_dialogues": float(leaking),
-            "time/sampling_seconds": seconds,
-            "time/sampling_tokens_per_second": sampled / seconds,
-        }
+        rollouts = played_rollouts(
+            played, self._module(), settings, trained=[STUDENT], parties=PARTIES, label=label, turns=turns
+        )
+        rollouts.figures[f"{label}/leaking_dialogues"] = float(_forget_leaks(rollouts))
         if (counts := getattr(self.teacher, "figures", None)) is not None:  # of requests: not the same after a resume
             rollouts.figures |= {f"time/teacher_{name}": value for name, value in counts().items()}
         return rollouts
 
     def _module(self) -> Any:
-        module = getattr(self.trainer, "lightning_module", None)
-        if module is None or getattr(module, "policy", None) is None:
-            raise RuntimeError("Rollouts need a policy: attach a module with a loaded `policy` before collecting.")
-        return module
+        return attached_module(self.trainer)
 
 
 def _hold_out(tasks: TaskSource, others: TaskSource | None, count: int) -> tuple[list[tuple[TaskSource, int]], int]:
@@ -326,16 +301,6 @@ def _hold_out(tasks: TaskSource, others: TaskSource | None, count: int) -> tuple
             "is left to train on. Hold out fewer, or give data.validation_tasks."
         )
     return [(tasks, i) for i in range(kept, len(tasks))], kept
-
-
-def _tell_of_dropped(played: Played) -> None:
-    """Warn of dialogues that were given up; raise RuntimeError if none is left."""
-    if not played.dropped:
-        return
-    sentence = f"{len(played.dropped)} dialogues of this batch were dropped; the first: {played.dropped[0]}"
-    if not played.episodes:
-        raise RuntimeError(f"All {sentence}")
-    warnings.warn(sentence, stacklevel=2)
 
 
 def _forget_leaks(rollouts: Rollouts) -> int:

@@ -1,19 +1,18 @@
 """Conversations in which a user tells a task in parts: how a student deals with what it does not know yet."""
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import lightning as L
 
 from lit_rl.datamodules.order import run_seed
+from lit_rl.datamodules.played import attached_module, played_rollouts
 from lit_rl.datamodules.stream import RolloutStream
 from lit_rl.distributed import rank, world_size
 from lit_rl.environments import USER_INSTRUCTION, ShardedDialogue, ShardedSource, max_messages, scripted_user
 from lit_rl.environments.sharded import STUDENT, USER, Classifier
 from lit_rl.episodes import Rollouts
 from lit_rl.parties import Party, PolicyParty, ScriptedParty
-from lit_rl.policy import Policy
 from lit_rl.rollout import Planned, play
 from lit_rl.sampling import SamplingSettings
 from lit_rl.stream_keys import stream_key
@@ -141,35 +140,17 @@ class ShardedDataModule(L.LightningDataModule):
         )
 
     def _play(self, planned: list[Planned], condition: str, turns: int) -> Rollouts:
-        module = getattr(self.trainer, "lightning_module", None)
-        if module is None or getattr(module, "policy", None) is None:
-            raise RuntimeError("Rollouts need a policy: attach a module with a loaded `policy` before collecting.")
-        policy: Policy = module.policy
-        settings = self.evaluation
+        module, settings = attached_module(self.trainer), self.evaluation
         if condition.endswith("_greedy"):
             settings = SamplingSettings(temperature=0.0, max_tokens=settings.max_tokens)
-        start = time.perf_counter()
         played = play(
             planned,
             {STUDENT: PolicyParty(adapter=STUDENT, settings=settings), USER: self.user},
-            policy,
+            module.policy,
             seed=stream_key(self.seed, condition),
             max_rows=self.max_rows,
             on_error=self.on_error,
         )
-        rollouts = Rollouts.from_episodes(
-            played.episodes,
-            trained=[STUDENT],
-            parties=PARTIES,
-            pad_id=policy.tokenizer.pad_token_id or 0,
-            policy_version=module.policy_version,
-            label=condition,
-            temperature=settings.temperature,
-            min_exchanges=turns,
-            constraint_offsets=policy.constraints.offsets if policy.constraints else None,
-        ).to(policy.device)
-        rollouts.figures |= {
-            f"{condition}/dropped_episodes": float(len(played.dropped)),
-            "time/sampling_seconds": time.perf_counter() - start,
-        }
-        return rollouts
+        return played_rollouts(
+            played, module, settings, trained=[STUDENT], parties=PARTIES, label=condition, turns=turns
+        )

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from lit_rl.environments.problems import Attempt
 from lit_rl.environments.rows import read_rows
+from lit_rl.environments.stored_tasks import check_ids
 from lit_rl.verification.answers import AnswerFormat, marked_answer, verify_answer
 
 COLUMNS = ("task", "task_id", "question", "answer", "shards")
@@ -87,13 +88,8 @@ class ShardedTasks:
         self.name, self.answer_format = str(path), answer_format
         rows = read_rows(path, COLUMNS, split=split, subset=subset)
         self._problems = [_problem(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
-        seen: dict[str, int] = {}
-        for number, problem in enumerate(self._problems, start=1):
-            if seen.setdefault(problem.id, number) != number:
-                raise ValueError(
-                    f"{path}, row {number}: the task_id {problem.id!r} is that of row {seen[problem.id]} too; each "
-                    "task needs its own."
-                )
+        numbered = ((problem.id, number) for number, problem in enumerate(self._problems, start=1))
+        check_ids(self.name, numbered, column="task_id")
 
     def __len__(self) -> int:
         return len(self._problems)

@@ -123,13 +123,13 @@ def _first_group(pattern: str, text: str) -> str:
     return "" if found is None else (found[1] or "").strip()
 
 
-def check_ids(name: str, numbered: Iterable[tuple[str, int]]) -> None:
+def check_ids(name: str, numbered: Iterable[tuple[str, int]], column: str = "id") -> None:
     """Raise ValueError if an id occurs twice among ``(id, row number)`` of the data set ``name``."""
     seen: dict[str, int] = {}
     for id, number in numbered:
         if id in seen:
             raise ValueError(
-                f"{name}, row {number}: the id {id!r} is that of row {seen[id]} too; each problem needs its own."
+                f"{name}, row {number}: the {column} {id!r} is that of row {seen[id]} too; each problem needs its own."
             )
         seen[id] = number
 
