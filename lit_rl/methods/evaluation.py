@@ -51,7 +51,7 @@ class Evaluation:
         condition, turns = batch.label, int(batch.rewards.shape[1])
         records = [attempt_records(episode.turns, self.party) for episode in batch.episodes]
         held = [turn.info["held"] for episode in batch.episodes for turn in episode.turns if "held" in turn.info]
-        self.plasticity.setdefault(condition, Plasticity(turns).to(self.device)).update(records, held)
+        self.plasticity.setdefault(condition, Plasticity(turns).to(self.device)).update(records, held, groups.tolist())
         if any(record.get("blind") for dialogue in records for record in dialogue):
             right, accepts = (x.to(self.device) for x in attempts_and_verdicts(batch.episodes, turns))
             blind = self.blind.setdefault(condition, SelfCorrectionSummary(turns).to(self.device))

@@ -72,23 +72,6 @@ def token_counts(dialogues: Iterable[Records], max_turns: int) -> Tensor:
     return counts
 
 
-def compliance(dialogues: Iterable[Records], complies: Complies) -> float:
-    """Of the answers after a wrong attempt, the share that did what was said, where that can be told.
-
-    Args:
-        dialogues: Records of each.
-        complies: Knows what a message asked for, as `goes_where_told` does.
-    """
-    told = [
-        complies(before["heard"], before["answer"], after["answer"])
-        for records in dialogues
-        for before, after in pairwise(records)
-        if not before.get("correct") and "heard" in before and before.get("answer") and after.get("answer")
-    ]
-    known = [done for done in told if done is not None]
-    return sum(known) / len(known) if known else math.nan
-
-
 def goes_where_told(heard: str, before: str, after: str) -> bool | None:
     """Whether a whole number went up after "higher" and down after "lower".
 
@@ -118,64 +101,103 @@ def total_variation(before: Tensor, after: Tensor) -> Tensor:
     return (before - after).abs().sum(-1) / 2
 
 
-def divergence(before: Tensor, after: Tensor) -> Tensor:
-    """``KL(after || before)`` in nats, the surprise of who expected no change; arguments as in `total_variation`."""
-    return (torch.xlogy(after, after) - torch.xlogy(after, before)).sum(-1)
+def answer_shift(dialogues: Iterable[Records]) -> float:
+    """`total_variation` of a problem's first and second answers, where the first attempt was wrong, from samples.
+
+    Few samples differ by chance too: compare conditions, not with 0.
+
+    Args:
+        dialogues: Records of each, all of one problem; NaN if fewer than two have both answers.
+    """
+    pairs = [(r[0].get("answer"), r[1].get("answer")) for r in dialogues if len(r) > 1 and not r[0].get("correct")]
+    pairs = [pair for pair in pairs if None not in pair]
+    if len(pairs) < 2:
+        return math.nan
+    answers = {answer for pair in pairs for answer in pair}
+    counts = torch.tensor([[[pair[k] for pair in pairs].count(answer) for answer in answers] for k in (0, 1)])
+    before, after = counts.to(torch.float64) / len(pairs)
+    return float(total_variation(before, after))
 
 
-def answer_frequencies(before: Sequence[str], after: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Samples of answers as two distributions over all of them, float64 ``(A,)`` each, for `total_variation`."""
-    if not before or not after:
-        raise ValueError("answer_frequencies needs at least one answer before the feedback and one after it.")
-    answers = sorted({*before, *after})
-    p, q = (torch.tensor([list(x).count(a) for a in answers], dtype=torch.float64) for x in (before, after))
-    return p / len(before), q / len(after)
+def compliance_counts(dialogues: Iterable[Records], complies: Complies) -> Tensor:
+    """Answers after a wrong attempt to which something was said that can be obeyed, and how many did, int64 ``(2,)``.
+
+    Args:
+        dialogues: Records of each.
+        complies: Knows what a message asked for, as `goes_where_told` does.
+    """
+    told = [
+        complies(before["heard"], before["answer"], after["answer"])
+        for records in dialogues
+        for before, after in pairwise(records)
+        if not before.get("correct") and "heard" in before and before.get("answer") and after.get("answer")
+    ]
+    return torch.tensor([len(told) - told.count(None), told.count(True)])
 
 
 class Plasticity(Metric):
-    """Correction rate, tokens by turn and over-compliance, accumulated over batches and ranks.
+    """How attempts change over dialogues, accumulated over batches and ranks.
 
     Args:
         max_turns: Turns a dialogue may take, ``K``.
+        complies: Whether an answer did as told, for ``compliance``.
         kwargs: Of torchmetrics' ``Metric``.
 
     Example:
         >>> metric = Plasticity(max_turns=2)
-        >>> metric.update([[{"correct": False, "tokens": 4}, {"correct": True, "tokens": 2}]], held=[])
-        >>> {name: float(x) for name, x in metric.compute().items()}
-        {'correction_rate': 1.0, 'correction_rate_turn_2': 1.0, 'tokens_ratio_turn_2': 0.5, 'over_compliance': nan}
+        >>> first = {"correct": False, "answer": "7", "tokens": 4, "heard": "higher"}
+        >>> metric.update([[first, {"correct": True, "answer": "9", "tokens": 2}]], held=[], groups=[0])
+        >>> found = {name: float(x) for name, x in metric.compute().items()}
+        >>> found["correction_rate"], found["tokens_ratio_turn_2"], found["compliance"], found["over_compliance"]
+        (1.0, 0.5, 1.0, nan)
     """
 
     full_state_update = False
 
     counts: Tensor
     held: Tensor
+    told: Tensor
+    shift: Tensor
 
-    def __init__(self, max_turns: int, **kwargs: Any):
+    def __init__(self, max_turns: int, complies: Complies = goes_where_told, **kwargs: Any):
         super().__init__(**kwargs)
-        self.max_turns = max_turns
+        self.max_turns, self.complies = max_turns, complies
         self.add_state("counts", torch.zeros(4, max_turns, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("held", torch.zeros(2, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("told", torch.zeros(2, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("shift", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")  # sum, problems
 
-    def update(self, dialogues: Sequence[Records], held: Sequence[bool]) -> None:
-        """Add dialogues.
+    def update(self, dialogues: Sequence[Records], held: Sequence[bool], groups: Sequence[int]) -> None:
+        """Add dialogues, all of one problem at once.
 
         Args:
             dialogues: Records of each.
             held: Of the right answers that were falsely criticised, which were given again.
+            groups: Problem of each dialogue.
         """
         rows = (correction_counts(dialogues, self.max_turns), token_counts(dialogues, self.max_turns))
         self.counts += torch.cat(rows).to(self.counts.device)
         self.held += torch.tensor([sum(held), len(held)], device=self.held.device)
+        self.told += compliance_counts(dialogues, self.complies).to(self.told.device)
+        of_problem: dict[int, list[Records]] = {}
+        for group, records in zip(groups, dialogues, strict=True):
+            of_problem.setdefault(group, []).append(records)
+        shifts = [x for x in map(answer_shift, of_problem.values()) if not math.isnan(x)]
+        self.shift += torch.tensor([sum(shifts), len(shifts)], dtype=torch.float64, device=self.shift.device)
 
     def compute(self) -> dict[str, Tensor]:
         """Shares of the attempts after a wrong one that are right (``correction_rate``, of all turns, and
-        ``correction_rate_turn_K``), tokens relative to the first attempts (``tokens_ratio_turn_K``), and right answers
-        given up under false criticism (``over_compliance``).
+        ``correction_rate_turn_K``) and that do as told (``compliance``); how far answers move (``answer_shift``, the
+        mean over problems); tokens relative to the first attempts (``tokens_ratio_turn_K``); right answers given up
+        under false criticism (``over_compliance``).
         """
         follow, right, tokens, first = self.counts.to(torch.float64)
         turns = range(1, self.max_turns)
         figures = {"correction_rate": right.sum() / follow.sum()}
         figures |= {f"correction_rate_turn_{turn + 1}": right[turn] / follow[turn] for turn in turns}
         figures |= {f"tokens_ratio_turn_{turn + 1}": tokens[turn] / first[turn] for turn in turns}
+        figures |= {
+            "compliance": self.told[1] / self.told[0].to(torch.float64),
+            "answer_shift": self.shift[0] / self.shift[1],
+        }
         return figures | {"over_compliance": 1 - self.held[0] / self.held[1].to(torch.float64)}

@@ -8,11 +8,10 @@ import torch
 from lit_rl.metrics import attempt_counts, attempt_shares
 from lit_rl.metrics.plasticity import (
     Plasticity,
-    answer_frequencies,
+    answer_shift,
     attempt_records,
-    compliance,
+    compliance_counts,
     correction_counts,
-    divergence,
     goes_where_told,
     total_variation,
 )
@@ -33,10 +32,12 @@ def test_rates_by_hand() -> None:
     follow, right = correction_counts(dialogues, 2)[:, 1].tolist()
     assert (follow, right) == (5, 2)
     metric = Plasticity(max_turns=2)
-    metric.update(dialogues[:3], held=[True, False, False])
-    metric.update(dialogues[3:], held=[True])
+    metric.update(dialogues[:3], held=[True, False, False], groups=[0, 0, 1])
+    metric.update(dialogues[3:], held=[True], groups=[2, 2])
     found = {name: float(x) for name, x in metric.compute().items()}
+    assert math.isnan(found.pop("compliance"))  # nothing was said
     assert found == {
+        "answer_shift": 0.5,  # of the one problem with two pairs: 12, 12 before, 13, 12 after
         "correction_rate": pytest.approx(0.4),
         "correction_rate_turn_2": pytest.approx(0.4),
         "tokens_ratio_turn_2": pytest.approx(0.25),
@@ -48,13 +49,14 @@ def test_distances_by_hand() -> None:
     """rl2f.md 15.6."""
     before, after = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.1, 0.6, 0.3])
     assert float(total_variation(before, after)) == pytest.approx(0.4)
-    assert float(divergence(before, after)) == pytest.approx(0.376584, abs=1e-6)
-    assert float(total_variation(before, before)) == 0 == float(divergence(before, before))
-    samples = answer_frequencies(["7"] * 5 + ["3"] * 3 + ["1"] * 2, ["7"] + ["3"] * 6 + ["1"] * 3)
-    assert float(total_variation(*samples)) == pytest.approx(0.4)
-    assert float(total_variation(*answer_frequencies(["7"], ["3"]))) == 1
-    with pytest.raises(ValueError, match="at least one answer before the feedback and one after it"):
-        answer_frequencies([], ["3"])
+    assert float(total_variation(before, before)) == 0
+    samples = zip(["7"] * 5 + ["3"] * 3 + ["1"] * 2, ["7"] + ["3"] * 6 + ["1"] * 3, strict=True)
+    dialogues = [pair(*sample) for sample in samples]
+    assert answer_shift(dialogues) == pytest.approx(0.4)
+    right = [{"answer": "9", "correct": True}, {"answer": "1", "correct": False}]  # says nothing of feedback
+    assert answer_shift([*dialogues, pair(None, "9"), pair("7", "7")[:1], right]) == pytest.approx(0.4)
+    assert answer_shift([pair("7", "3")] * 2) == 1
+    assert math.isnan(answer_shift([pair("7", "3")]))
 
 
 def test_nothing_follows_a_right_attempt() -> None:
@@ -62,7 +64,7 @@ def test_nothing_follows_a_right_attempt() -> None:
     right = [{"correct": True, "tokens": 2}, {"correct": False, "tokens": 2}]
     assert correction_counts([right], 2).tolist() == [[0, 0], [0, 0]]
     metric = Plasticity(max_turns=2)
-    metric.update([right, right[:1]], held=[])
+    metric.update([right, right[:1]], held=[], groups=[0, 1])
     figures = metric.compute()
     assert math.isnan(figures["correction_rate"]) and math.isnan(figures["over_compliance"])
     assert float(figures["tokens_ratio_turn_2"]) == 1.0
@@ -71,15 +73,19 @@ def test_nothing_follows_a_right_attempt() -> None:
 def test_tokens_are_compared_within_a_dialogue() -> None:
     short, long = [{"tokens": 2}], [{"tokens": 10}, {"tokens": 5}]
     metric = Plasticity(max_turns=2)
-    metric.update([short, long], held=[])
+    metric.update([short, long], held=[], groups=[0, 1])
     assert float(metric.compute()["tokens_ratio_turn_2"]) == 0.5
 
 
 def test_compliance_where_it_can_be_told() -> None:
     dialogues = [pair("7", "11", heard="higher"), pair("7", "3", heard="higher"), pair("7", "5", heard="lower")]
     unknown = [pair("7", "5", heard="try again"), pair("7", "x", heard="lower"), pair(None, "5", heard="lower")]
-    assert compliance([*dialogues, *unknown, pair("7", "5")], goes_where_told) == pytest.approx(2 / 3)
-    assert math.isnan(compliance(unknown, goes_where_told))
+    everything = [*dialogues, *unknown, pair("7", "5")]
+    assert compliance_counts(everything, goes_where_told).tolist() == [3, 2]
+    assert compliance_counts(unknown, goes_where_told).tolist() == [0, 0]
+    metric = Plasticity(max_turns=2)
+    metric.update(everything, held=[], groups=range(len(everything)))
+    assert float(metric.compute()["compliance"]) == pytest.approx(2 / 3)
 
 
 def turn(party: str, exchange: int, text: str = "", tokens: int = 0, **info: Any) -> Any:
