@@ -2,7 +2,7 @@
 
 import pytest
 
-from lit_rl.environments import DigitEdit, Mixture, NumberSearch
+from lit_rl.environments import ColourFix, DigitEdit, Mixture, NumberSearch
 
 
 def test_any_stretch_holds_equally_many_of_each_source() -> None:
@@ -23,6 +23,15 @@ def test_each_source_verifies_its_own_problems() -> None:
         problem = mixture[index]
         assert mixture.verify(problem, f"ans {problem.gold}").correct
         assert not mixture.verify(problem, "ans 999999").correct
+
+
+def test_the_rules_of_the_source_hold() -> None:
+    """Any proper colouring is right, whatever the hidden one; NumberSearch would compare with that."""
+    mixture = Mixture([NumberSearch(15), ColourFix(size=15)])
+    for index in range(1, 30, 2):
+        problem = mixture[index]
+        other = " ".join(str((int(colour) + 1) % 3) for colour in problem.gold.split())
+        assert mixture.verify(problem, f"ans {other}").correct and other != problem.gold
 
 
 def test_a_mixture_of_mixtures_finds_the_verifier() -> None:

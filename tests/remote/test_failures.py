@@ -187,6 +187,17 @@ def test_dropping_one_episode_after_another_asks_nothing_twice(serve: Serve, par
     assert len(server.requests) == 11
 
 
+def test_failures_are_named_in_the_order_of_the_calls_whichever_came_first(serve: Serve, party: Make) -> None:
+    def refuse(body: dict[str, Any], number: int) -> tuple[int, dict[str, str], str]:
+        time.sleep(0.3 if body["messages"][-1]["content"] == "0" else 0.0)
+        return 400, {}, '{"error": {"message": "no"}}'
+
+    teacher = party(serve(refuse))
+    with pytest.raises(PartyError) as failed:
+        teacher.reply([call(episode, text=str(episode)) for episode in range(3)])
+    assert failed.value.episode == 0
+
+
 def test_the_order_is_kept_and_no_more_than_max_concurrency_are_asked_at_once(serve: Serve, party: Make) -> None:
     def slowly(body: dict[str, Any]) -> str:
         time.sleep(0.02 if body["messages"][-1]["content"] == "0" else 0.005)
