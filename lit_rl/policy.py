@@ -207,6 +207,7 @@ class Policy(nn.Module):
         temperature: float = 1.0,
         constraint_states: Tensor | None = None,
         with_entropy: bool = False,
+        hidden: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Log-probs of the tokens in ``mask``, each predicted from everything before it.
 
@@ -216,6 +217,7 @@ class Policy(nn.Module):
             temperature: The sampler's.
             constraint_states: The sampler's, int32 ``(B, T)``, -1 unconstrained.
             with_entropy: Also the entropy of the distribution each token was drawn from.
+            hidden: What `hidden` returned for these rows, if that is known already; of use where ``head_is_exact``.
 
         Returns:
             float32 ``(B, T)`` each, 0 outside ``mask``; the entropy is None unless asked for.
@@ -228,10 +230,16 @@ class Policy(nn.Module):
             options["allowed"] = self.constraints.allowed
             options["allowed_index"] = constraint_states[:, 1:][before].long()
         if self.head_is_exact:
-            hidden = self.hidden(input_ids)[:, :-1][before]
+            states = self.hidden(input_ids) if hidden is None else hidden
             head = self.lm.get_output_embeddings()
             picked, entropy = chunked_log_probs(
-                hidden, head.weight, targets, bias=head.bias, with_entropy=with_entropy, **self._scales(), **options
+                states[:, :-1][before],
+                head.weight,
+                targets,
+                bias=head.bias,
+                with_entropy=with_entropy,
+                **self._scales(),
+                **options,
             )
         else:
             with self._checkpointing():

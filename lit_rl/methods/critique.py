@@ -57,15 +57,17 @@ def critique_scores(policy: Policy, batch: Rollouts, party: str, token_budget: i
     sums = torch.zeros(4, dtype=torch.float64, device=batch.input_ids.device)
     with policy.acting_as(party):
         for part in batch.micro_batches(token_budget):
-            log_probs, _ = policy.log_probs(part.input_ids, critique_targets(part))
-            sums += torch.stack(
-                [x.double() for x in (*critique_sums(part, log_probs), *critiques_predicted(policy, part))]
-            )
+            hidden = policy.hidden(part.input_ids) if policy.head_is_exact else None  # once, for both
+            log_probs, _ = policy.log_probs(part.input_ids, critique_targets(part), hidden=hidden)
+            found = (*critique_sums(part, log_probs), *critiques_predicted(policy, part, hidden))
+            sums += torch.stack([x.double() for x in found])
     return sums
 
 
 @torch.no_grad()
-def critiques_predicted(policy: Policy, part: Rollouts, token_budget: int = 2**24) -> tuple[Tensor, Tensor]:
+def critiques_predicted(
+    policy: Policy, part: Rollouts, hidden: Tensor | None = None, *, token_budget: int = 2**24
+) -> tuple[Tensor, Tensor]:
     """How many messages a greedy critic would have said word for word: ``(exact, messages)``, two int64 numbers.
 
     The greedy reply equals a message if and only if each of its tokens is the likeliest after those before it, so one
@@ -74,6 +76,7 @@ def critiques_predicted(policy: Policy, part: Rollouts, token_budget: int = 2**2
     Args:
         policy: Acting as the party whose rows these are.
         part: Rows with targets; messages of weight 0 do not count.
+        hidden: As in `Policy.log_probs`.
         token_budget: Most logits held at once.
     """
     wanted = critique_targets(part)
@@ -81,18 +84,19 @@ def critiques_predicted(policy: Policy, part: Rollouts, token_budget: int = 2**2
         wanted = wanted & (part.target_weights > 0)
     before = wanted[:, 1:]
     right = torch.zeros_like(wanted)
-    right[:, 1:][before] = _likeliest(policy, part.input_ids, before, token_budget) == part.input_ids[:, 1:][before]
+    likeliest = _likeliest(policy, part.input_ids, before, hidden, token_budget)
+    right[:, 1:][before] = likeliest == part.input_ids[:, 1:][before]
     message = torch.arange(len(part), device=wanted.device)[:, None] * part.rewards.shape[1] + part.turn_ids.long()
     messages, place = torch.unique(message[wanted], return_inverse=True)
     wrong = torch.zeros(len(messages), device=wanted.device).index_add_(0, place, (~right[wanted]).float())
     return (wrong == 0).sum(), torch.tensor(len(messages), device=wanted.device)
 
 
-def _likeliest(policy: Policy, input_ids: Tensor, before: Tensor, token_budget: int) -> Tensor:
+def _likeliest(policy: Policy, input_ids: Tensor, before: Tensor, hidden: Tensor | None, token_budget: int) -> Tensor:
     """The likeliest next token at the positions ``before``, int64 ``(M,)``."""
     if not policy.head_is_exact:
         logits: Tensor = policy.lm(input_ids=input_ids, use_cache=False).logits[:, :-1][before]
         return logits.argmax(-1)
-    hidden, head = policy.hidden(input_ids)[:, :-1][before], policy.lm.get_output_embeddings()
+    states, head = policy.hidden(input_ids) if hidden is None else hidden, policy.lm.get_output_embeddings()
     rows = max(1, token_budget // head.weight.shape[0])
-    return torch.cat([head(chunk).argmax(-1) for chunk in hidden.split(rows)])
+    return torch.cat([head(chunk).argmax(-1) for chunk in states[:, :-1][before].split(rows)])
