@@ -194,7 +194,9 @@ def load(config: str | Path, *overrides: str) -> LitRLCLI:
         config: A YAML file.
         overrides: Further arguments, as on the command line.
     """
-    return LitRLCLI([f"--config={config}", *overrides], run=False)
+    with warnings.catch_warnings():  # a script of ours has arguments of its own
+        warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python")
+        return LitRLCLI([f"--config={config}", *overrides], run=False)
 
 
 def _be_quiet() -> None:
