@@ -1,6 +1,7 @@
 """DataModules: imported as ``lit_rl.datamodules``, for online rollouts and for demonstrations."""
 
 from lit_rl.datamodules.collected import CollectedDialogues, QPriming
+from lit_rl.datamodules.completions import CompletionDataModule
 from lit_rl.datamodules.demonstrations import (
     DemonstrationDataModule,
     DemonstrationSource,
@@ -14,6 +15,7 @@ from lit_rl.datamodules.stream import RolloutStream
 
 __all__ = [
     "CollectedDialogues",
+    "CompletionDataModule",
     "DemonstrationDataModule",
     "DemonstrationSource",
     "Dialogue",

@@ -20,7 +20,8 @@ class TinyModel:
     """A causal LM built from a config with random weights, the same on every machine for the same numbers.
 
     Args:
-        words: Vocabulary, one token each; text is split at spaces and around punctuation.
+        words: Vocabulary, one token each; text is split at spaces and around punctuation.  A word that would be split
+            or lost, such as "<think>" or a line break, is kept whole.
         numbers: Also a token for each of 0 .. numbers - 1.
         hidden_size: Width of the residual stream; the gated middle layer is twice as wide.
         layers: Transformer blocks.
@@ -79,12 +80,16 @@ def materialize(tiny: TinyModel) -> Path:
 def _build(tiny: TinyModel, folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
     words = tiny.vocabulary()
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unknown>"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
+    split = [
+        word for word in words[len(_SPECIAL) :] if core.pre_tokenizer.pre_tokenize_str(word) != [(word, (0, len(word)))]
+    ]
+    core.add_tokens([AddedToken(word, normalized=False) for word in split])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<pad>",

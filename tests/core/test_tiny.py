@@ -85,3 +85,11 @@ def test_bad_numbers_are_refused() -> None:
         TinyModel(words=["a"], hidden_size=20)
     with pytest.raises(ValueError, match="the model would have no vocabulary"):
         TinyModel()
+
+
+def test_words_that_would_be_split_or_lost_are_kept_whole() -> None:
+    policy = Policy(PolicyConfig(tiny=TinyModel(words=["<think>", "</think>", "\n", "so", "."], numbers=2)))
+    ids = policy.tokenizer("<think> \n so 1 .\n so </think> 0 <end>", add_special_tokens=False)["input_ids"]
+    expected = ["<think>", "\n", "so", "1", ".", "\n", "so", "</think>", "0", "<end>"]
+    assert policy.tokenizer.convert_ids_to_tokens(ids) == expected
+    assert policy.chat.text("student", ids) == "<think> \n so 1 . \n so </think> 0", "not special: decoding keeps them"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from lit_rl.datamodules import Dialogue, DidacticDataModule, RolloutStream, didactic
+from lit_rl.datamodules import Dialogue, DidacticDataModule, RolloutStream, online
 from lit_rl.datamodules.order import ShuffledOrder, run_seed
 from lit_rl.environments import HigherLower, NumberSearch, TeacherContext
 from lit_rl.environments.base import Reply
@@ -218,10 +218,10 @@ def test_a_prompt_that_does_not_fit_is_named_before_anything_is_played(attach: A
 
 def test_ranks_play_what_one_process_plays(attach: Attach, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = next(iter(attach(data()).train_dataloader()))
-    monkeypatch.setattr(didactic, "world_size", lambda: 2)
+    monkeypatch.setattr(online, "world_size", lambda: 2)
     parts = []
     for rank in (0, 1):
-        monkeypatch.setattr(didactic, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(online, "rank", lambda rank=rank: rank)
         parts.append(next(iter(attach(data()).train_dataloader())))
     texts = [[turn.text for turn in e.turns] for part in parts for e in part.episodes]
     assert texts == [[turn.text for turn in e.turns] for e in whole.episodes]
@@ -232,7 +232,7 @@ def test_ranks_play_what_one_process_plays(attach: Attach, monkeypatch: pytest.M
 
 
 def _validated(attach: Attach, monkeypatch: pytest.MonkeyPatch, rank: int) -> list[Any]:
-    monkeypatch.setattr(didactic, "rank", lambda: rank)
+    monkeypatch.setattr(online, "rank", lambda: rank)
     return [e for batch in attach(data()).val_dataloader()[0] for e in batch.episodes]
 
 
