@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from lit_rl.metrics import attempt_counts, attempt_shares
+from lit_rl.metrics import accuracy_by_turn, attempt_counts, attempt_shares
 from lit_rl.metrics.plasticity import (
     Plasticity,
     answer_shift,
@@ -139,6 +139,22 @@ def test_without_an_acceptance_there_is_nothing_to_stop_at() -> None:
     found = metric.compute()
     assert all(math.isnan(found[name]) for name in ("acc_self", "attempts_used", "verdict_accuracy", "true_accept"))
     assert float(found["acc_last_turn_2"]) == 1.0
+
+
+def test_oracle_against_blind_scoring() -> None:
+    """Methods/rl2f.md 15.2: a wrong attempt is repaired with 0.3, a right one survives a revision with 0.9."""
+    paths = {(right,): 4_000 if right else 6_000 for right in (0, 1)}  # of 10,000 dialogues, 0.4 are right at first
+    for _ in range(3):
+        after = {0: {1: 3, 0: 7}, 1: {1: 9, 0: 1}}
+        paths = {(*p, right): n * tenths for p, n in paths.items() for right, tenths in after[p[-1]].items()}
+    share = math.gcd(*paths.values())
+    right = torch.tensor([path for path, n in paths.items() for _ in range(n // share)])
+    blind = SelfCorrectionSummary(max_turns=4)
+    blind.update(right, torch.full_like(right, -1), torch.arange(len(right)))
+    found = blind.compute()
+    assert [float(found[f"acc_last_turn_{k}"]) for k in (1, 2, 3, 4)] == pytest.approx([0.4, 0.54, 0.624, 0.6744])
+    first = torch.where(right.any(1), right.argmax(1), -1)
+    assert accuracy_by_turn(first, 4).tolist() == pytest.approx([0.4, 0.58, 0.706, 0.7942])
 
 
 def test_attempts_and_verdicts_of_episodes() -> None:
