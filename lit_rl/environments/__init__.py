@@ -1,9 +1,11 @@
 """Environments: the worlds in which parties talk and act; each decides whose turn it is and what is paid."""
 
+from lit_rl.environments.answer_sets import AnswerSet, AutoregressiveToy, CategoricalToy, graded_quality
 from lit_rl.environments.blind_search import best_blind_search
 from lit_rl.environments.code_columns import CodeColumns
 from lit_rl.environments.code_tasks import CODE_INSTRUCTION, CodeTasks
 from lit_rl.environments.colour_fix import ColourFix, ColourHint
+from lit_rl.environments.countdown import CountdownTasks, countdown_solutions
 from lit_rl.environments.didactic import DidacticDialogue
 from lit_rl.environments.digit_edit import DigitEdit, DigitHint
 from lit_rl.environments.hidden_bits import BitTeacher, HiddenBits, best_asks, plan_value
@@ -20,6 +22,7 @@ from lit_rl.environments.rows import read_rows
 from lit_rl.environments.sharded import ShardedDialogue, max_messages
 from lit_rl.environments.sharded_tasks import ShardedLinear, ShardedProblem, ShardedSource, ShardedTasks
 from lit_rl.environments.sharded_user import USER_INSTRUCTION, UserContext, scripted_user
+from lit_rl.environments.stored_prompts import StoredPrompts
 from lit_rl.environments.stored_tasks import StoredTasks
 from lit_rl.environments.teacher_words import STUDENT_INSTRUCTION, TEACHER_INSTRUCTION
 from lit_rl.environments.teachers import HigherLower, TeacherContext
@@ -29,13 +32,17 @@ __all__ = [
     "STUDENT_INSTRUCTION",
     "TEACHER_INSTRUCTION",
     "USER_INSTRUCTION",
+    "AnswerSet",
     "AskWrongDigit",
     "Attempt",
+    "AutoregressiveToy",
     "BitTeacher",
+    "CategoricalToy",
     "CodeColumns",
     "CodeTasks",
     "ColourFix",
     "ColourHint",
+    "CountdownTasks",
     "DidacticDialogue",
     "DigitEdit",
     "DigitHint",
@@ -55,6 +62,7 @@ __all__ = [
     "ShardedProblem",
     "ShardedSource",
     "ShardedTasks",
+    "StoredPrompts",
     "StoredTasks",
     "TaskSource",
     "TeacherContext",
@@ -62,6 +70,8 @@ __all__ = [
     "best_asks",
     "best_blind_search",
     "classify_reply",
+    "countdown_solutions",
+    "graded_quality",
     "leaks",
     "max_messages",
     "plan_value",

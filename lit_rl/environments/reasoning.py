@@ -59,9 +59,9 @@ class ReasoningGymTasks:
             raise ValueError(f"ReasoningGymTasks.answer_format is {answer_format!r}; it must be 'marked' or 'boxed'.")
         self.name, self.task, self.size, self.seed, self.prompt = task, task, size, seed, prompt
         self.answer_format = answer_format
-        self._dataset = _dataset(task, 20 * size + 20, seed, dict(options or {}))
+        self._dataset = gym_dataset(task, 20 * size + 20, seed, dict(options or {}))
         self._made: dict[int, Problem] = {}
-        _check_prompt(prompt, self._dataset)
+        check_prompt(prompt, self._dataset)
         self._items: Sequence[int] = self._distinct() if distinct else range(size)
 
     def __len__(self) -> int:
@@ -89,7 +89,7 @@ class ReasoningGymTasks:
         return Problem(
             id=f"{self.task}-{self.seed}-{number}",
             domain=self.task,
-            prompt=_filled(self.prompt, item),
+            prompt=filled_prompt(self.prompt, item),
             gold=gold,
             private={"answer": gold},
         )
@@ -149,17 +149,18 @@ def _reasoning_gym() -> Any:
     return reasoning_gym
 
 
-def _dataset(task: str, size: int, seed: int, options: dict[str, Any]) -> Any:
+def gym_dataset(task: str, size: int, seed: int, options: dict[str, Any], owner: str = "ReasoningGymTasks") -> Any:
+    """Items of a task of reasoning-gym by number; raises ValueError, in ``owner``'s name, where options do not fit."""
     gym = _reasoning_gym()
     known = {field.name for field in dataclasses.fields(gym.factory.DATASETS[task][1])} - {"size", "seed"}
     if unknown := sorted(set(options) - known):
-        raise ValueError(f"ReasoningGymTasks.options: {task!r} has no option {unknown[0]!r}; it has {sorted(known)}.")
+        raise ValueError(f"{owner}.options: {task!r} has no option {unknown[0]!r}; it has {sorted(known)}.")
     # It makes item i with the random stream seed + i, so seeds must lie far apart.
     far = int.from_bytes(hashlib.blake2b(f"{task} {seed}".encode(), digest_size=4).digest(), "big") >> 1
     try:
         return gym.create_dataset(task, size=size, seed=far, **options)
     except Exception as error:
-        raise ValueError(f"ReasoningGymTasks.options {options} do not fit {task!r}: {error!r}.") from error
+        raise ValueError(f"{owner}.options {options} do not fit {task!r}: {error!r}.") from error
 
 
 class _Prompt(string.Formatter):
@@ -173,7 +174,8 @@ class _Prompt(string.Formatter):
         return str(super().format_field(value, format_spec))
 
 
-def _filled(prompt: str, item: Mapping[str, Any]) -> str:
+def filled_prompt(prompt: str, item: Mapping[str, Any]) -> str:
+    """The template with the question and the metadata of an item in it."""
     return _Prompt().vformat(prompt, (), _fields(item))
 
 
@@ -182,20 +184,18 @@ def _fields(item: Mapping[str, Any]) -> dict[str, Any]:
     return {"question": item["question"], **item["metadata"]}
 
 
-def _check_prompt(prompt: str, dataset: Any) -> None:
+def check_prompt(prompt: str, dataset: Any, owner: str = "ReasoningGymTasks") -> None:
     """Raise ValueError unless the template can be filled in and does not give the answer away."""
     items = [dataset[i] for i in range(8)]
     known = sorted(set(_fields(items[0])) - {"source_dataset", "source_index", "difficulty"})
     try:
-        _filled(prompt, items[0])
+        filled_prompt(prompt, items[0])
         names = [name for _, name, _, _ in string.Formatter().parse(prompt) if name]
     except (KeyError, IndexError, AttributeError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"ReasoningGymTasks.prompt {prompt!r} cannot be filled in ({error!r}); known are {known}."
-        ) from error
+        raise ValueError(f"{owner}.prompt {prompt!r} cannot be filled in ({error!r}); known are {known}.") from error
     if not names:
-        raise ValueError(f"ReasoningGymTasks.prompt {prompt!r} is the same for all problems; name some of {known}.")
+        raise ValueError(f"{owner}.prompt {prompt!r} is the same for all problems; name some of {known}.")
     golds = [str(item["answer"]) for item in items]
     for name in names:
-        if len(set(golds)) > 1 and golds == [_filled(f"{{{name}}}", item) for item in items]:
-            raise ValueError(f"ReasoningGymTasks.prompt {prompt!r} gives the answer away: {{{name}}} is it.")
+        if len(set(golds)) > 1 and golds == [filled_prompt(f"{{{name}}}", item) for item in items]:
+            raise ValueError(f"{owner}.prompt {prompt!r} gives the answer away: {{{name}}} is it.")

@@ -50,7 +50,7 @@ REFUSED = {
     "binary_matrix": _EVALUATES,
     "boxnet": _RAISES,
     "coin_flip": _ACCEPTS,
-    "countdown": _EVALUATES,
+    "countdown": f"{_EVALUATES}; use CountdownTasks",
     "decimal_arithmetic": "its right answers depend on how intermediate steps are rounded",
     "game_of_life": _RAISES,
     "game_of_life_halting": _ACCEPTS,

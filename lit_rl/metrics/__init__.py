@@ -9,6 +9,13 @@ from lit_rl.metrics.conversation import (
     percentile,
     sharded_performance,
 )
+from lit_rl.metrics.diversity import (
+    AnswerDiversity,
+    LexicalDiversity,
+    SemanticDiversity,
+    SequenceEntropy,
+    SyntacticDiversity,
+)
 from lit_rl.metrics.functional import (
     accuracy_by_turn,
     area_under_turns,
@@ -26,9 +33,14 @@ from lit_rl.metrics.interval import Interval, seed_interval
 
 __all__ = [
     "AccuracyByTurn",
+    "AnswerDiversity",
     "AttemptShares",
     "ConversationSummary",
     "Interval",
+    "LexicalDiversity",
+    "SemanticDiversity",
+    "SequenceEntropy",
+    "SyntacticDiversity",
     "TurnSummary",
     "accuracy_by_turn",
     "area_under_turns",
