@@ -65,7 +65,10 @@ class CompletionDataModule(OnlineDataModule):
         self.fit_conditions, self.conditions = tuple(fit_conditions), tuple(conditions)
 
     def setup(self, stage: str) -> None:
-        module = getattr(self.trainer, "lightning_module", None)
+        self.check_use(stage, getattr(self.trainer, "lightning_module", None))
+
+    def check_use(self, stage: str, module: Any) -> None:
+        """Raise ValueError if ``module`` does not train the party that answers."""
         trained = getattr(module, "trained_parties", (self.party,))
         if self.party not in trained:
             raise ValueError(f"data.party is {self.party!r}, but {type(module).__name__} trains {list(trained)}.")

@@ -92,6 +92,10 @@ class ShardedDataModule(L.LightningDataModule):
     # -- Lightning's hooks -------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
+        self.check_use(stage, None)
+
+    def check_use(self, stage: str, module: Any) -> None:
+        """Raise ValueError if it is to be trained on."""
         if stage == "fit":
             raise ValueError(
                 "data is a ShardedDataModule, which only evaluates; run `lit-rl validate`, or train on others."

@@ -157,9 +157,11 @@ class LitRLCLI(LightningCLI):
         return super()._instantiate_trainer(config, [RunState(), _QuietCollector(), *callbacks])
 
     def after_instantiate_classes(self) -> None:
-        check: Callable[[Any], None] = getattr(self.model, "check_data", lambda data: None)
+        fits: Callable[[Any], None] = getattr(self.model, "check_data", lambda data: None)
+        serves: Callable[[str, Any], None] = getattr(self.datamodule, "check_use", lambda stage, model: None)
         try:
-            check(self.datamodule)
+            fits(self.datamodule)
+            serves(self.subcommand or "", self.model)  # no stage: whoever asked for the parts runs them
         except ValueError as error:
             raise ConfigError(str(error)) from error
 

@@ -33,6 +33,11 @@ def refused(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pyte
     return fit
 
 
+def test_data_that_cannot_be_trained_on_is_refused(refused: Callable[..., str]) -> None:
+    sentence = refused(config=str(ROOT / "configs/sml/sharded_linear.yaml"))
+    assert "ShardedDataModule, which only evaluates" in sentence
+
+
 def test_an_unknown_key_names_the_accepted_ones(refused: Callable[..., str]) -> None:
     sentence = refused("--model.init_args.gama=3")
     assert sentence.startswith(
