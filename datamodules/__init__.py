@@ -12,6 +12,7 @@ from lit_rl.datamodules.demonstrations import (
 from lit_rl.datamodules.didactic import Dialogue, DidacticDataModule
 from lit_rl.datamodules.sharded import ShardedDataModule
 from lit_rl.datamodules.stream import RolloutStream
+from lit_rl.datamodules.trace_demonstrations import TraceDemonstrations
 
 __all__ = [
     "CollectedDialogues",
@@ -26,4 +27,5 @@ __all__ = [
     "RolloutStream",
     "ShardedDataModule",
     "StoredDialogues",
+    "TraceDemonstrations",
 ]

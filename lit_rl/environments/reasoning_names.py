@@ -39,6 +39,7 @@ ALLOWED = (
     "simple_geometry",
     "spell_backward",
     "syllogism",
+    "zebra_puzzles",
 )
 
 _EVALUATES = "its verifier evaluates the model's answer as code in this process"
