@@ -1,7 +1,10 @@
 """Callbacks: imported as ``lit_rl.callbacks``, each useful alone in any Lightning project."""
 
 from lit_rl.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from lit_rl.callbacks.entropy_constraint import EntropyConstraint
 from lit_rl.callbacks.episode_log import EpisodeLog
+from lit_rl.callbacks.faithfulness import FaithfulnessProbe
+from lit_rl.callbacks.listener_execution import ListenerExecution
 from lit_rl.callbacks.metrics_file import MetricsFile
 from lit_rl.callbacks.prediction_file import PredictionFile
 from lit_rl.callbacks.run_state import RunState
@@ -11,7 +14,10 @@ from lit_rl.callbacks.validation_file import ValidationFile
 __all__ = [
     "AtomicCheckpointIO",
     "Checkpoints",
+    "EntropyConstraint",
     "EpisodeLog",
+    "FaithfulnessProbe",
+    "ListenerExecution",
     "MetricsFile",
     "PredictionFile",
     "RunState",

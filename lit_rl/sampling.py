@@ -1,5 +1,6 @@
 """The rollout sampler: keys and values kept over turns, prompts shared, finished rows dropped at once."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 from lit_rl.constraints import ConstraintTable
 from lit_rl.noise import draw, uniform
 from lit_rl.prefixes import Shared, common_prefix, share_prefixes
+from lit_rl.repetition import SeenTokens
 from lit_rl.sampler_rows import CachedRows, RecomputedRows, Rows
 
 _NOISE_AHEAD = 16  # positions whose noise is drawn at once
@@ -24,12 +26,14 @@ class SamplingSettings:
         top_p: Smallest set of tokens with at least this probability; 1 keeps all.
         top_k: Number of most likely tokens; 0 keeps all.
         max_tokens: Of one turn, its end-of-turn token included.
+        repetition_penalty: See `lit_rl.repetition.penalise_repetition`; 1 is none.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     max_tokens: int = 256
+    repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -38,13 +42,17 @@ class SamplingSettings:
             raise ValueError(f"sampling.top_p is {self.top_p}; it must lie in (0, 1].")
         if self.top_k < 0 or self.max_tokens < 1:
             raise ValueError(f"sampling: top_k {self.top_k} must be >= 0 and max_tokens {self.max_tokens} >= 1.")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise ValueError(
+                f"sampling.repetition_penalty is {self.repetition_penalty}; give a number above 0, 1 for none."
+            )
 
     def check_trainable(self) -> None:
         """Raise if the trainer could not compute the same distribution again."""
-        if self.temperature == 0 or self.top_p < 1 or self.top_k > 0:
+        if self.temperature == 0 or self.top_p < 1 or self.top_k > 0 or self.repetition_penalty != 1:
             raise ValueError(
-                f"Training rollouts with {self} cannot be scored again by the trainer: use temperature > 0, top_p = 1 "
-                "and top_k = 0 (a token constraint restricts the choice exactly)."
+                f"Training rollouts with {self} cannot be scored again by the trainer: use temperature > 0, top_p = 1, "
+                "top_k = 0 and repetition_penalty = 1 (a token constraint restricts the choice exactly)."
             )
 
 
@@ -130,6 +138,8 @@ class Sampler:
         make: Callable[..., Rows] = CachedRows if cached else RecomputedRows
         self.rows = make(model, slots=min(max_rows, 8))
         self.device = model.device
+        penalty = settings.repetition_penalty
+        self.seen = None if penalty == 1 else SeenTokens(penalty, self.device)
         self.slots: list[_Slot] = []
         self.decoding = 0
         self.queue: list[SampleRequest] = []
@@ -219,7 +229,9 @@ class Sampler:
         del self.queue[: len(admitted)]
         admitted.sort(key=lambda request: len(request.new_ids))
         plan = share_prefixes([tuple(request.new_ids) for request in admitted])
-        by_stage = sorted(range(len(admitted)), key=lambda i: plan[i].stage)  # side by side, one forward runs them
+        left = [len(request.new_ids) - shared.length for request, shared in zip(admitted, plan, strict=True)]
+        # What one forward runs lies side by side; copies, of which nothing is left to run, are last.
+        by_stage = sorted(range(len(admitted)), key=lambda i: (left[i] == 0, plan[i].stage, left[i]))
         # Slots behind the due ones may be parked: new rows go to the end, then the due area is made contiguous.
         for i in by_stage:
             self._append(admitted[i])
@@ -245,24 +257,23 @@ class Sampler:
         self._prepare(slot, request)
 
     def _feed_in_stages(self, due: int, fresh: list[int], plan: list[Shared]) -> list[Tensor]:
-        """Logits of every due and fresh slot, in slot order.  Stage 0 runs whole rows, 1 remainders, 2 copies."""
+        """Logits of every due and fresh slot, in slot order.  A stage forks from those before it and runs the rest."""
         first = self.decoding
         logits: dict[int, Tensor] = {}
-        for stage in (0, 1):
-            here = [fresh[i] for i, shared in enumerate(plan) if shared.stage == stage]
-            if stage == 0:
-                here = list(range(first, first + due)) + here
+        for stage in range(1 + max((shared.stage for shared in plan), default=0)):
+            here = list(range(first, first + due)) if stage == 0 else []
             for slot, shared in zip(fresh, plan, strict=True):
-                if shared.stage == stage == 1:
+                if shared.stage != stage:
+                    continue
+                if stage:
                     self._fork(fresh[shared.leader], slot, shared.length)
-            for low, high in self._runs(here):
+                if self.slots[slot].pending:
+                    here.append(slot)
+                else:
+                    logits[slot] = logits[fresh[shared.leader]]
+            for low, high in self._runs(sorted(here)):
                 for i, row in enumerate(self._feed(low, high)):
                     logits[low + i] = row
-        for slot, shared in zip(fresh, plan, strict=True):
-            if shared.stage == 2:
-                leader = fresh[shared.leader]
-                self._fork(leader, slot, shared.length)
-                logits[slot] = logits[leader]
         return [logits[slot] for slot in sorted(logits)]
 
     def _fork(self, leader: int, slot: int, length: int) -> None:
@@ -306,9 +317,15 @@ class Sampler:
     def _sample(self, low: int, high: int, logits: Tensor) -> list[Sampled]:
         """Draw one token for slots ``low:high``; unfinished ones join the decoding rows at ``self.decoding``."""
         rows = self.slots[low:high]
+        if self.seen is not None:
+            for place in (low + i for i, slot in enumerate(rows) if not slot.said):
+                self.seen.start(place, self.slots[place].ids, logits.shape[-1])
+            logits = self.seen.penalised(low, logits)
         logits, states = self._restricted(rows, logits)
         tokens = logits.argmax(-1) if self.settings.temperature == 0 else draw(logits, self._noise(rows))
         chosen = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+        if self.seen is not None:
+            self.seen.add(low, tokens)
         drawn, log_probs = tokens.tolist(), chosen.tolist()
         after = self._after(states, tokens)
         done, finished = [], []
@@ -373,6 +390,8 @@ class Sampler:
         if a == b:
             return
         self.rows.swap_rows(a, b)
+        if self.seen is not None:
+            self.seen.swap(a, b)
         self.slots[a], self.slots[b] = self.slots[b], self.slots[a]
         self.place[self.slots[a].row], self.place[self.slots[b].row] = a, b
 

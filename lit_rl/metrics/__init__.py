@@ -1,6 +1,7 @@
 """Metrics: what validation measures, in the style of torchmetrics; nothing else of lit-rl behind them."""
 
 from lit_rl.metrics.accuracy_by_turn import AccuracyByTurn, AttemptShares, TurnSummary
+from lit_rl.metrics.confidence import CalibrationError, Solvability
 from lit_rl.metrics.conversation import (
     ConversationSummary,
     conversation_counts,
@@ -16,6 +17,14 @@ from lit_rl.metrics.diversity import (
     SequenceEntropy,
     SyntacticDiversity,
 )
+from lit_rl.metrics.faithfulness import (
+    AnswerAccuracy,
+    AreasOverCurve,
+    LengthWeightedArea,
+    area_over_curve,
+    mistake_index,
+)
+from lit_rl.metrics.figure import Figure
 from lit_rl.metrics.functional import (
     accuracy_by_turn,
     area_under_turns,
@@ -29,23 +38,39 @@ from lit_rl.metrics.functional import (
     solve_counts,
     solve_turns,
 )
+from lit_rl.metrics.hints import HintedItem, HintFaithfulness, HintUsage, Sycophancy
 from lit_rl.metrics.interval import Interval, seed_interval
+from lit_rl.metrics.traces import Legibility, LegibilityJudge, backtracking_count, relative_change
 
 __all__ = [
     "AccuracyByTurn",
+    "AnswerAccuracy",
     "AnswerDiversity",
+    "AreasOverCurve",
     "AttemptShares",
+    "CalibrationError",
     "ConversationSummary",
+    "Figure",
+    "HintFaithfulness",
+    "HintUsage",
+    "HintedItem",
     "Interval",
+    "Legibility",
+    "LegibilityJudge",
+    "LengthWeightedArea",
     "LexicalDiversity",
     "SemanticDiversity",
     "SequenceEntropy",
+    "Solvability",
+    "Sycophancy",
     "SyntacticDiversity",
     "TurnSummary",
     "accuracy_by_turn",
+    "area_over_curve",
     "area_under_turns",
     "attempt_counts",
     "attempt_shares",
+    "backtracking_count",
     "conditional_success",
     "conversation_counts",
     "conversation_score",
@@ -53,8 +78,10 @@ __all__ = [
     "first_jump",
     "gain",
     "mean_turns_to_solve",
+    "mistake_index",
     "normalized_gain",
     "percentile",
+    "relative_change",
     "seed_interval",
     "sharded_performance",
     "solve_counts",
