@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 
 from lit_rl.episodes import Rollouts
-from lit_rl.methods.base import Method
+from lit_rl.methods.policy_gradient import GroupPolicyGradient
 from lit_rl.objectives import (
-    clip_fractions,
-    clipped_policy_loss,
     group_advantages,
     token_advantages,
     trajectory_returns,
@@ -19,7 +17,7 @@ from lit_rl.objectives import (
 from lit_rl.policy import PolicyConfig
 
 
-class SocialMetaLearning(Method):
+class SocialMetaLearning(GroupPolicyGradient):
     """Online multi-turn GRPO on dialogues with a teacher who knows the answer.
 
     As published: groups of dialogues on one problem, binary conversation-level success discounted by 0.7 a turn, GRPO
@@ -33,11 +31,8 @@ class SocialMetaLearning(Method):
             turn the discounted reward from there on, against dialogues that reached the same turn.
         normalization: In "turn" mode: "turn" standardizes at each turn, "pooled" over all turns of the group, "center"
             only subtracts the mean of the turn.
-        clip_low: The probability ratio is clipped to ``[1 - clip_low, 1 + clip_high]``.
-        clip_high: See ``clip_low``.
-        dual_clip: Bound on the loss of a bad token whose ratio explodes; None leaves it.
         length_cost: Taken from a turn's reward for each token the student sampled.
-        kwargs: Of `Method`.
+        kwargs: Of `PolicyGradient` and `Method`.
     """
 
     def __init__(
@@ -47,9 +42,6 @@ class SocialMetaLearning(Method):
         gamma: float = 0.7,
         return_mode: Literal["trajectory", "turn"] = "trajectory",
         normalization: Literal["turn", "pooled", "center"] = "turn",
-        clip_low: float = 0.2,
-        clip_high: float = 0.2,
-        dual_clip: float | None = None,
         length_cost: float = 0.0,
         **kwargs: Any,
     ):
@@ -61,21 +53,10 @@ class SocialMetaLearning(Method):
         if length_cost < 0:
             raise ValueError(f"model.length_cost is {length_cost}; it is taken from rewards and must be at least 0.")
         self.gamma, self.return_mode, self.normalization = gamma, return_mode, normalization
-        self.clip_low, self.clip_high, self.dual_clip = clip_low, clip_high, dual_clip
         self.length_cost = length_cost
-        nothing = torch.zeros(0, 0)
-        clipped_policy_loss(nothing, nothing, nothing, nothing.bool(), **self._clips)  # raises if one is out of range
-
-    def check_data(self, datamodule: Any) -> None:
-        super().check_data(datamodule)
-        if getattr(datamodule, "group_size", 2) < 2:
-            raise ValueError(f"data.group_size is 1, but {_ALONE}")
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
-        first, back = rollouts.one_row_per_episode()  # an episode counts once, however many rows it has
-        groups = rollouts.group_ids[first]
-        if len(torch.unique(groups)) == len(groups):
-            raise ValueError(f"Every dialogue of the batch is alone in its group, but {_ALONE}")
+        first, back, groups = self.episodes_of(rollouts)
         rewards = rollouts.rewards[first]
         if self.length_cost:
             tokens = torch.zeros_like(rewards).index_add_(0, back, _tokens_by_turn(rollouts))
@@ -94,29 +75,6 @@ class SocialMetaLearning(Method):
                 normalization=self.normalization,
             )
         return token_advantages(advantages[back], rollouts.turn_ids, rollouts.loss_mask)
-
-    @property
-    def _clips(self) -> dict[str, Any]:
-        return {"clip_low": self.clip_low, "clip_high": self.clip_high, "dual_clip": self.dual_clip}
-
-    def token_loss(self, rollouts: Rollouts, log_probs: Tensor) -> Tensor:
-        assert rollouts.advantages is not None
-        return clipped_policy_loss(
-            log_probs, rollouts.old_log_probs, rollouts.advantages, rollouts.loss_mask, **self._clips
-        )
-
-    def step_figures(self, rollouts: Rollouts, log_probs: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        assert rollouts.advantages is not None
-        counts = clip_fractions(
-            log_probs, rollouts.old_log_probs, rollouts.advantages, rollouts.loss_mask, **self._clips
-        )
-        return {"clip_fraction": (counts.high + counts.low + counts.dual, counts.tokens)}
-
-
-_ALONE = (
-    "SocialMetaLearning compares the dialogues of a group with each other: every advantage would be 0. Sample at least "
-    "2 dialogues of each task."
-)
 
 
 def _tokens_by_turn(rollouts: Rollouts) -> Tensor:
