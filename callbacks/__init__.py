@@ -4,6 +4,9 @@ from lit_rl.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from lit_rl.callbacks.entropy_constraint import EntropyConstraint
 from lit_rl.callbacks.episode_log import EpisodeLog
 from lit_rl.callbacks.faithfulness import FaithfulnessProbe
+from lit_rl.callbacks.flat_credit import FlatCredit
+from lit_rl.callbacks.group_credit import GroupCredit
+from lit_rl.callbacks.hierarchical_credit import HierarchicalCredit
 from lit_rl.callbacks.listener_execution import ListenerExecution
 from lit_rl.callbacks.metrics_file import MetricsFile
 from lit_rl.callbacks.prediction_file import PredictionFile
@@ -17,6 +20,9 @@ __all__ = [
     "EntropyConstraint",
     "EpisodeLog",
     "FaithfulnessProbe",
+    "FlatCredit",
+    "GroupCredit",
+    "HierarchicalCredit",
     "ListenerExecution",
     "MetricsFile",
     "PredictionFile",

@@ -15,33 +15,75 @@ from lit_rl.objectives.aggregation import (
     token_weights,
 )
 from lit_rl.objectives.entropy import categorical_entropy
+from lit_rl.objectives.gae import Gae, gae
+from lit_rl.objectives.hierarchical import (
+    EndValues,
+    HierarchicalAdvantages,
+    ValueTargets,
+    hierarchical_advantages,
+    lambda_targets,
+    stale_end_values,
+    td_targets,
+)
 from lit_rl.objectives.kl import KLEstimator, kl_estimate
 from lit_rl.objectives.log_probs import chunked_log_probs, log_probs_from_logits
+from lit_rl.objectives.plan_penalties import KeepMode, PlanPenalties, shape_rewards
 from lit_rl.objectives.policy_gradient import ClipCounts, clip_fractions, clipped_policy_loss
 from lit_rl.objectives.returns import trajectory_returns, turn_returns
+from lit_rl.objectives.step_groups import group_in_group_advantages, step_group_advantages
+from lit_rl.objectives.streams import stream_advantages, whiten
 from lit_rl.objectives.supervised import masked_cross_entropy, target_total
+from lit_rl.objectives.switch_advantages import (
+    critic_switch_advantages,
+    gain_switch_advantages,
+    return_switch_advantages,
+)
+from lit_rl.objectives.turn_grid import TurnGrid
+from lit_rl.objectives.turns import backward_scan, turn_mask
 
 __all__ = [
     "AggregationMode",
     "AggregationTotals",
     "ClipCounts",
+    "EndValues",
+    "Gae",
+    "HierarchicalAdvantages",
     "KLEstimator",
+    "KeepMode",
+    "PlanPenalties",
+    "TurnGrid",
     "TurnNormalization",
+    "ValueTargets",
     "aggregate",
     "aggregation_totals",
+    "backward_scan",
     "categorical_entropy",
     "chunked_log_probs",
     "clip_fractions",
     "clipped_policy_loss",
+    "critic_switch_advantages",
+    "gae",
+    "gain_switch_advantages",
     "group_advantages",
+    "group_in_group_advantages",
+    "hierarchical_advantages",
     "kl_estimate",
+    "lambda_targets",
     "leave_one_out_advantages",
     "log_probs_from_logits",
     "masked_cross_entropy",
+    "return_switch_advantages",
+    "shape_rewards",
+    "stale_end_values",
+    "step_group_advantages",
+    "stream_advantages",
     "target_total",
+    "td_targets",
     "token_advantages",
     "token_weights",
     "trajectory_returns",
     "turn_advantages",
+    "turn_mask",
     "turn_returns",
+    "whiten",
 ]
