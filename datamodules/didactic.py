@@ -56,6 +56,8 @@ class DidacticDataModule(OnlineDataModule):
             off) and "shuffled_crit" (the student's own of an attempt at another problem), all three with the noise of
             "teacher" and to the last attempt, whatever a verifier says; "false_criticism" (of the solving attempt).
         max_critique_tokens: Longest critique of the student's own; None takes its ``max_tokens``.
+        base_critic: Who criticises under "self_crit_base"; None is the policy's base with adapters off.  Where all
+            weights are trained, a `lit_rl.local_party.LocalParty` with the weights training began from.
         kwargs: Of `OnlineDataModule`; ``student`` is how the student samples.
     """
 
@@ -70,6 +72,7 @@ class DidacticDataModule(OnlineDataModule):
         fit_conditions: Sequence[str] = ("teacher",),
         conditions: Sequence[str] = (*CONDITIONS, "teacher_greedy"),
         max_critique_tokens: int | None = None,
+        base_critic: Party | None = None,
         **kwargs: Any,
     ):
         super().__init__(tasks, **kwargs)
@@ -82,7 +85,7 @@ class DidacticDataModule(OnlineDataModule):
         self.dialogue, self.feedback = dialogue or Dialogue(), feedback
         self.validation_turns = validation_turns or self.dialogue.max_turns
         self.fit_conditions, self.conditions = tuple(fit_conditions), tuple(conditions)
-        self.max_critique_tokens = max_critique_tokens
+        self.max_critique_tokens, self.base_critic = max_critique_tokens, base_critic
         self.teacher: Party | PolicyParty = (
             teacher if isinstance(teacher, Party | PolicyParty) else ScriptedParty(teacher, TEACHER)
         )
@@ -101,8 +104,12 @@ class DidacticDataModule(OnlineDataModule):
         return self._play(planned, "train", self.student, self.dialogue.max_turns)
 
     def _evaluation_stream(self, condition: str) -> RolloutStream:
-        if condition.startswith("self_crit_base") and not self._module().policy.parties:
-            raise ValueError("data.conditions has 'self_crit_base', which needs policy.adapters that can be off.")
+        nobody = self.base_critic is None and not self._module().policy.parties
+        if condition.startswith("self_crit_base") and nobody:
+            raise ValueError(
+                "data.conditions has 'self_crit_base', which needs policy.adapters that can be off, or a "
+                "data.base_critic."
+            )
         return super()._evaluation_stream(condition)
 
     def play_held_out(self, places: Sequence[Place], condition: str) -> Rollouts:
@@ -172,7 +179,7 @@ class DidacticDataModule(OnlineDataModule):
         parties: dict[str, Party | PolicyParty] = {
             STUDENT: PolicyParty(adapter=STUDENT, settings=settings),
             TEACHER: self.teacher,
-            CRITIC: PolicyParty(adapter=None, settings=settings),
+            CRITIC: self.base_critic or PolicyParty(adapter=None, settings=settings),
         }
         return play(
             planned,

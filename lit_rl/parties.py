@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from lit_rl.environments.base import Message, Reply
+from lit_rl.environments.base import Message, Reply, Role
 from lit_rl.sampling import SamplingSettings
 
 
@@ -17,6 +17,8 @@ class Call:
     key: int  # random stream of (run seed, episode, exchange, attempt): equal keys must give equal replies
     episode: int  # index of the episode in the run
     exchange: int
+    role: Role = "assistant"  # under whose header it is to speak, for parties that know headers
+    max_tokens: int | None = None  # overrides the party's own limit
 
 
 @runtime_checkable

@@ -249,6 +249,8 @@ class _Game:
             key=key,
             episode=live.plan.index,
             exchange=live.ask.exchange,
+            role=live.ask.role,
+            max_tokens=live.ask.max_tokens,
         )
 
     def _hear(self, live: _Live) -> _View:

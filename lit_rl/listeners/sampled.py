@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from lit_rl.batch_sampling import sample_batch, sampled_text
 from lit_rl.listeners.base import Continuation, ListenRequest
-from lit_rl.listeners.batch import sample_batch, sampled_text
 from lit_rl.listeners.prompts import ListenerPrompts, PromptMode
 from lit_rl.policy import Policy, PolicyConfig
 from lit_rl.sampling import Sampled, SampleRequest, SamplingSettings, Work

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lit_rl.batch_sampling import sample_batch, sampled_text
 from lit_rl.environments.base import Message
-from lit_rl.listeners.batch import sample_batch, sampled_text
 from lit_rl.policy import Policy
 from lit_rl.sampling import SampleRequest, SamplingSettings, Work
 
