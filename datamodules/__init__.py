@@ -10,6 +10,8 @@ from lit_rl.datamodules.demonstrations import (
     StoredDialogues,
 )
 from lit_rl.datamodules.didactic import Dialogue, DidacticDataModule
+from lit_rl.datamodules.preferences import PreferenceDataModule, PreferenceSource, StoredPreferences
+from lit_rl.datamodules.reference_answers import ReferenceAnswers
 from lit_rl.datamodules.sharded import ShardedDataModule
 from lit_rl.datamodules.stream import RolloutStream
 from lit_rl.datamodules.trace_demonstrations import TraceDemonstrations
@@ -21,11 +23,15 @@ __all__ = [
     "DemonstrationSource",
     "Dialogue",
     "DidacticDataModule",
+    "PreferenceDataModule",
+    "PreferenceSource",
     "QPriming",
     "RecordedDialogues",
+    "ReferenceAnswers",
     "RightAnswers",
     "RolloutStream",
     "ShardedDataModule",
     "StoredDialogues",
+    "StoredPreferences",
     "TraceDemonstrations",
 ]

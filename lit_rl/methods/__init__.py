@@ -1,16 +1,20 @@
 """One LightningModule per paper, and the base they share."""
 
 from lit_rl.methods.base import Method
+from lit_rl.methods.offline_qempo import OfflineQEMPO
 from lit_rl.methods.offline_sml import OfflineSocialMetaLearning
+from lit_rl.methods.qempo import QEMPO
 from lit_rl.methods.rl2f import RL2F
 from lit_rl.methods.sml import SocialMetaLearning
 from lit_rl.methods.steps import NonFiniteLoss, StaleRollouts
 from lit_rl.methods.supervised import SupervisedFineTuning
 
 __all__ = [
+    "QEMPO",
     "RL2F",
     "Method",
     "NonFiniteLoss",
+    "OfflineQEMPO",
     "OfflineSocialMetaLearning",
     "SocialMetaLearning",
     "StaleRollouts",

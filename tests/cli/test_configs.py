@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from lit_rl.tiny import TinyModel, materialize
 from tests.forking import in_child
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+RECIPES = [ROOT / "configs/remul/recipe.yaml"]  # of scripts/remul_recipe.py, tested in tests/test_remul_recipe.py
+CONFIGS = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(RECIPES))
 
 
 def run(tmp_path: Path, *arguments: str) -> str:
@@ -42,8 +44,12 @@ TINY = [path for path in CONFIGS if "tiny" in policy_of(path)]
 WARMED_UP = {  # by a run of the other config
     ROOT / "configs/sml/count_bits.yaml": "warmup/count_bits.yaml",
     ROOT / "configs/rl2f/tiny.yaml": "rl2f/warmup.yaml",
+    ROOT / "configs/qempo/tiny.yaml": "qempo/warmup.yaml",
 }
-LARGE = [ROOT / "configs" / method / f"{size}.yaml" for method in ("sml", "rl2f") for size in ("qlora", "multinode")]
+WARMED_UP |= dict.fromkeys((ROOT / "configs/qempo/baselines").glob("*.yaml"), "qempo/warmup.yaml")
+SIZES = ("qlora", "multinode")
+LARGE = {method: [ROOT / "configs" / method / f"{size}.yaml" for size in SIZES] for method in ("sml", "rl2f", "qempo")}
+OFFLINE = ROOT / "configs/qempo/offline.yaml"
 ELSEWHERE = (ROOT / "configs/sml/baselines").glob("*.yaml")  # tests/cli/test_baselines.py
 
 
@@ -70,33 +76,66 @@ def test_config_that_goes_on_with_a_warmed_up_model(path: Path, tmp_path: Path) 
     fit_and_validate(path, tmp_path, given, "--data.init_args.num_validation_tasks=8")
 
 
-@pytest.mark.parametrize("path", LARGE, ids=lambda p: f"{p.parent.name}-{p.stem}")
-def test_large_config_on_a_small_model(path: Path, tmp_path: Path) -> None:
-    """Model, data and sizes are replaced; quantization, adapters, the model as a teacher and all else stay."""
-    text = " ".join(
-        [STUDENT_INSTRUCTION, TEACHER_INSTRUCTION, RETRY, CANNOT_SAY, "What is 1 plus Answer solution : <>"]
-    )
+def large(path: Path, tmp_path: Path, text: str, overrides: dict[str, Any], numbers: int = 10) -> None:
+    """Run a large config on a small model that knows the words of ``text``; what ``overrides`` leaves alone stays."""
     words = sorted(set(re.findall(r"\w+|[^\w\s]+", text)))
-    model = materialize(TinyModel(words=words, numbers=10, hidden_size=64, layers=1, heads=2, max_length=1024))
-    rows = [{"problem": f"What is 1 plus {n}", "answer": str(1 + n), "solution": f"1 plus {n} is 1"} for n in range(6)]
-    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    overrides = {
-        "model.init_args.policy.path": model,
-        "data.init_args.tasks.init_args.path": tmp_path / "problems.jsonl",
-        "data.init_args.teacher.init_args.settings.max_tokens": 4,
-        "data.init_args.student.max_tokens": 4,
-        "data.init_args.num_validation_tasks": 2,
-        "data.init_args.tasks_per_batch": 2,
-        "data.init_args.group_size": 2,
-        "data.init_args.validation_turns": 2,
-        "trainer.accelerator": "cpu",
-    }
+    tiny = TinyModel(words=words, numbers=numbers, hidden_size=64, layers=1, heads=2, max_length=1024)
+    overrides = {"model.init_args.policy.path": materialize(tiny), "trainer.accelerator": "cpu"} | overrides
     if path.stem == "multinode":
         overrides |= {"trainer.num_nodes": 1, "trainer.devices": 1, "trainer.strategy": "auto"}
     fit_and_validate(path, tmp_path, *(f"--{key}={value}" for key, value in overrides.items()))
 
 
-@pytest.mark.parametrize("method", ["sml", "rl2f"])
+FEW = {
+    "data.init_args.num_validation_tasks": 2,
+    "data.init_args.tasks_per_batch": 2,
+    "data.init_args.group_size": 2,
+    "data.init_args.student.max_tokens": 4,
+}
+
+
+@pytest.mark.parametrize("path", LARGE["sml"] + LARGE["rl2f"], ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_large_config_of_dialogues(path: Path, tmp_path: Path) -> None:
+    """Model, data and sizes are replaced; quantization, adapters, the model as a teacher and all else stay."""
+    rows = [{"problem": f"What is 1 plus {n}", "answer": str(1 + n), "solution": f"1 plus {n} is 1"} for n in range(6)]
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = [STUDENT_INSTRUCTION, TEACHER_INSTRUCTION, RETRY, CANNOT_SAY, "What is 1 plus Answer solution : <>"]
+    replaced = {
+        "data.init_args.tasks.init_args.path": tmp_path / "problems.jsonl",
+        "data.init_args.teacher.init_args.settings.max_tokens": 4,
+        "data.init_args.validation_turns": 2,
+    }
+    large(path, tmp_path, " ".join(text), FEW | replaced)
+
+
+@pytest.mark.parametrize("path", LARGE["qempo"], ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_large_config_of_puzzles(path: Path, tmp_path: Path) -> None:
+    instruction = yaml.safe_load(path.read_text())["data"]["init_args"]["instruction"]
+    replaced = {
+        "data.init_args.tasks.init_args.size": 10,
+        "data.init_args.tasks.init_args.prompt": "make {target} of {numbers}",
+        "data.init_args.validation_group_size": 2,
+        "data.init_args.evaluation.max_tokens": 4,
+    }
+    large(path, tmp_path, f"{instruction} make of", FEW | replaced, numbers=1000)
+
+
+def test_large_config_of_preferences(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"sum 1 {n}", "chosen": "yes", "rejected": "no no", "score_chosen": 8.0, "score_rejected": 3.0}
+        for n in range(6)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    replaced = {
+        "data.init_args.preferences.init_args.path": tmp_path / "pairs.jsonl",
+        "data.init_args.validation_preferences.init_args.path": tmp_path / "pairs.jsonl",
+        "data.init_args.num_validation": 2,
+        "data.init_args.batch_size": 2,
+    }
+    large(OFFLINE, tmp_path, "sum yes no", replaced)
+
+
+@pytest.mark.parametrize("method", LARGE)
 def test_multinode_is_qlora_on_more_machines(method: str) -> None:
     """Data and method are the same; what differs is how the model is held and how much is done at once."""
 
@@ -111,7 +150,8 @@ def test_multinode_is_qlora_on_more_machines(method: str) -> None:
         for size in ("qlora", "multinode")
     )
     changed = {key.rpartition(".")[2] for key in one.keys() | many.keys() if one.get(key) != many.get(key)}
-    sizes = {"max_length", "micro_batch_tokens", "tasks_per_batch", "batches_per_epoch", "validation_turns"}
+    sizes = {"max_length", "micro_batch_tokens", "tasks_per_batch", "batches_per_epoch"}
+    sizes |= {"validation_turns"} if method != "qempo" else set()  # of one turn there
     assert changed == {"quantization", "num_nodes", "devices", "strategy", "default_root_dir", *sizes}
     processes = many["trainer.num_nodes"] * many["trainer.devices"]
     assert many["data.init_args.tasks_per_batch"] % processes == 0
@@ -119,7 +159,7 @@ def test_multinode_is_qlora_on_more_machines(method: str) -> None:
 
 
 def test_every_config_is_run_here() -> None:
-    assert set(CONFIGS) == {*TINY, *WARMED_UP, *LARGE, *ELSEWHERE}
+    assert set(CONFIGS) == {*TINY, *WARMED_UP, *chain(*LARGE.values()), OFFLINE, *ELSEWHERE}
 
 
 def test_a_run_leaves_its_files(tmp_path: Path) -> None:
