@@ -40,6 +40,7 @@ def colour_fix_runs(root: Path, rewards: Sequence[float]) -> list[Path]:
                 found["self_crit"]["false_accept"] = 0.125
             write_run(folder / arm, rewards, found, "validation.json")
         write_run(folder / "trained", rewards, found, "validation_before.json")
+        write_run(folder / "base_critic", [], {"self_crit_base": figures(0.1 + 0.1 * number)}, "validation.json")
     return folders
 
 
@@ -52,8 +53,9 @@ def test_tables_of_colour_fix(tmp_path: Path) -> None:
     within = tables["accuracy within k attempts"]
     assert within["trained, self_crit"][0] == pytest.approx([0.4, 0.5])
     assert within["no_critiques, retry"][3] == pytest.approx([0.5, 0.6])
-    assert len(within) == (1 + len(rl2f.ARMS)) * len(CONDITIONS)  # the warm-up and the arms
+    assert len(within) == (1 + len(rl2f.ARMS)) * len(CONDITIONS) + 1  # the warm-up, the arms, another critic
     [minus] = [table for title, table in tables.items() if "minus" in title]
+    assert minus["self_crit_base"][1] == pytest.approx([0.3, 0.3])
     assert minus["retry"][1] == pytest.approx([0.2, 0.2]) and minus["self_crit of permuted"][3] == pytest.approx(
         [0.3] * 2
     )

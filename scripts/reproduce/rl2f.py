@@ -4,7 +4,8 @@ For every seed and part:
 
 * "colour_fix": from one warm-up, RL on ColourFix with a teacher who names the first clashing edge; with critique
   prediction of weight 1 ("trained") and 0.1 ("trained_weakly"), without ("no_critiques"), and with words about another
-  problem, heard and predicted ("permuted").  Tasks held out have labelled graphs that warm-up and training leave out.
+  problem, heard and predicted ("permuted").  Under "self_crit_base" the warmed-up model criticises the trained one.
+  Tasks held out have labelled graphs that warm-up and training leave out.
 * "transfer": the model "trained" on graphs of more edges, and with a teacher who names a vertex by what only it knows.
 * "number_search": the negative control, where no critic can know what to say: from random weights, with critiques.
 
@@ -82,6 +83,8 @@ ARMS = {
     "no_critiques": ("--model.init_args.critique_coef", "0"),
     "permuted": ("--model.init_args.critique_coef", "1", "--data.init_args.feedback", "shuffled"),
 }
+LOCAL = "lit_rl.local_party.LocalParty"
+AS_THE_STUDENT = {"temperature": 0.7, "top_p": 0.95, "max_tokens": 10}
 VERTEX = {"class_path": "lit_rl.environments.ColourHint", "init_args": {"kind": "vertex"}}
 TRANSFER: dict[str, tuple[dict[str, int], tuple[str, ...]]] = {
     "edges_5": ({"edges": 5}, ()),
@@ -137,6 +140,13 @@ def colours(folder: Path, numbers: Sequence[str], parts: Sequence[str]) -> None:
     for arm in ARMS if "colour_fix" in parts else ("trained",):
         before = () if arm == "trained" else ("--validate_first", "false")  # the same for all arms
         run(folder / arm, TINY, *warm, *lots, *ARMS[arm], *before)
+    if "colour_fix" in parts:
+        critic = {"policy": {"path": start[1]}, "settings": AS_THE_STUDENT}
+        others = (
+            *("--data.init_args.base_critic", json.dumps({"class_path": LOCAL, "init_args": critic})),
+            *("--data.init_args.conditions", json.dumps(["self_crit_base"])),
+        )
+        validate(folder / "base_critic", TINY, folder / "trained/checkpoints/last.ckpt", *warm, *lots, *others)
     for name, (changes, options) in TRANSFER.items() if "transfer" in parts else ():
         elsewhere = (*lots[:2], *tasks("data.init_args.validation_tasks", held_out=True, **changes), *options)
         for model, checkpoint in (("warmed_up", None), ("trained", folder / "trained/checkpoints/last.ckpt")):
@@ -154,6 +164,7 @@ def colour_fix_tables(folders: Sequence[Path]) -> dict[str, Table]:
     names = [name for name in conditions(folders[0] / "trained") if name != "self_crit_greedy"]
     within = {f"warmed up, {name}": row(folders, "trained", name, before) for name in names}
     within |= {f"{arm}, {name}": row(folders, arm, name) for arm in ARMS for name in names}
+    within["trained, self_crit_base"] = row(folders, "base_critic", "self_crit_base")
     return {
         "accuracy within k attempts": within,
         "self_crit of trained minus control, within k attempts": differences(folders),
@@ -165,6 +176,7 @@ def differences(folders: Sequence[Path]) -> Table:
     """Accuracy of the trained arm under "self_crit" minus that of every control, seed by seed."""
     mine = row(folders, "trained", "self_crit")
     others = {name: row(folders, "trained", name) for name in CONTROLS}
+    others["self_crit_base"] = row(folders, "base_critic", "self_crit_base")
     others |= {f"self_crit of {arm}": row(folders, arm, "self_crit") for arm in ARMS if arm != "trained"}
     return {
         name: [[a - b for a, b in zip(*turn, strict=True)] for turn in zip(mine, other, strict=True)]
