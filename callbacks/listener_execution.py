@@ -60,6 +60,8 @@ class ListenerExecution(L.Callback):
         seed: Of the listeners' noise; None takes that of ``seed_everything``.
     """
 
+    reward_parts = (PART,)  # what it writes, for modules that ask before training
+
     def __init__(
         self,
         pool: ListenerPool,

@@ -10,6 +10,7 @@ from lit_rl.datamodules.demonstrations import (
     StoredDialogues,
 )
 from lit_rl.datamodules.didactic import Dialogue, DidacticDataModule
+from lit_rl.datamodules.masked_answers import MaskedAnswers
 from lit_rl.datamodules.preferences import PreferenceDataModule, PreferenceSource, StoredPreferences
 from lit_rl.datamodules.reference_answers import ReferenceAnswers
 from lit_rl.datamodules.sharded import ShardedDataModule
@@ -23,6 +24,7 @@ __all__ = [
     "DemonstrationSource",
     "Dialogue",
     "DidacticDataModule",
+    "MaskedAnswers",
     "PreferenceDataModule",
     "PreferenceSource",
     "QPriming",

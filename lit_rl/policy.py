@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lit_rl import frozen_adapter
 from lit_rl.chat import ChatFormat, TemplateMismatch
 from lit_rl.constraints import ConstraintTable
 from lit_rl.objectives import chunked_log_probs, log_probs_from_logits
@@ -42,6 +43,8 @@ class PolicyConfig:
         path: Folder or hub id of a causal LM with a chat template.
         tiny: Build a small random model instead of ``path``.
         adapters: One LoRA adapter per trained party; None trains all weights.
+        frozen_adapter: Folder of a LoRA adapter as PEFT writes it that acts under every party, and alone as the
+            reference: part of the base, never trained or in a checkpoint; needs ``adapters``.
         quantization: "nf4" loads the frozen base in 4 bits (bitsandbytes); needs ``adapters``.
         dtype: Of weights and computation; log-probs are float32 always.
         value_heads: Names of scalar heads on the last hidden state.
@@ -57,6 +60,7 @@ class PolicyConfig:
     path: str | None = None
     tiny: TinyModel | None = None
     adapters: dict[str, LoRA] | None = None
+    frozen_adapter: str | None = None
     quantization: Literal["nf4"] | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     value_heads: list[str] = field(default_factory=list)
@@ -77,6 +81,24 @@ class PolicyConfig:
         for party in self.adapters or {}:
             if not re.fullmatch(r"\w+", party) or party == "value_heads":
                 raise ValueError(f"policy.adapters: {party!r} is no name for a party; use letters, digits and '_'.")
+        if self.frozen_adapter is not None:
+            self._check_frozen_adapter()
+
+    def _check_frozen_adapter(self) -> None:
+        if not self.adapters:
+            raise ValueError(
+                "policy.frozen_adapter is never trained: name the parties to train in policy.adapters, or merge it "
+                "into the base first (scripts/merge_adapters.py)."
+            )
+        if frozen_adapter.NAME in self.adapters:
+            raise ValueError(
+                f"policy.adapters has a party {frozen_adapter.NAME!r}, as policy.frozen_adapter is called; name it "
+                "otherwise."
+            )
+        try:
+            frozen_adapter.check_adapter_folder(str(self.frozen_adapter))
+        except ValueError as error:
+            raise ValueError(f"policy.frozen_adapter: {error}") from error
 
 
 class Policy(nn.Module):
@@ -97,12 +119,16 @@ class Policy(nn.Module):
     def __init__(self, config: PolicyConfig, device: torch.device | str = "cpu"):
         super().__init__()
         self.config = config
-        self.path = str(materialize(config.tiny)) if config.tiny is not None else str(config.path)
-        self.tokenizer = _load_tokenizer(self.path)
+        self.path = model_path(config)
+        self.tokenizer = load_tokenizer(self.path)
         self.chat = ChatFormat(self.tokenizer, config.prefill)
         self.rows_per = self._rows_per(config.rows)
-        self.model = _load_model(self.path, config, torch.device(device))
+        self.model = load_base(self.path, config, torch.device(device))
+        if config.adapters:
+            self.model = _with_adapters(self.model, config)
         self.parties = tuple(config.adapters or ())
+        if config.frozen_adapter is not None:  # in checkpoints, which do not hold the adapter itself
+            self.register_buffer("frozen_fingerprint", frozen_adapter.fingerprint(config.frozen_adapter))
         self.value_heads = self._new_value_heads()
         self.constraints: ConstraintTable | None = None
         self._acting: list[str | None] = []
@@ -158,7 +184,7 @@ class Policy(nn.Module):
 
     @contextmanager
     def acting_as(self, party: str | None) -> Iterator[None]:
-        """Be ``party`` (None: the frozen base, which is the reference policy) for forward and backward alike.
+        """Be ``party`` (None: the reference policy, the frozen base) for forward and backward alike.
 
         Raises:
             RuntimeError: Nested inside another party.
@@ -174,14 +200,10 @@ class Policy(nn.Module):
             raise ValueError(
                 "There is no reference policy: all weights are trained. Use policy.adapters, whose base stays frozen."
             )
-        elif party is None:
-            switch = self.model.disable_adapter()
-        elif party in self.parties:
-            switch = nullcontext()
-            if self.model.active_adapter != party:
-                self.model.set_adapter(party)
-        else:
+        elif party is not None and party not in self.parties:
             raise ValueError(f"The policy has no party {party!r}; its adapters are {list(self.parties)}.")
+        else:
+            switch = self._switch(party)
         self._acting.append(party)
         try:
             with switch:
@@ -190,6 +212,15 @@ class Policy(nn.Module):
         finally:
             self._acting.pop()
             self._enable_gradients()
+
+    def _switch(self, party: str | None) -> Any:
+        if self.config.frozen_adapter is not None:
+            frozen_adapter.act(self.model, party)
+        elif party is None:
+            return self.model.disable_adapter()
+        elif self.model.active_adapter != party:
+            self.model.set_adapter(party)
+        return nullcontext()
 
     def _enable_gradients(self) -> None:
         """PEFT switches ``requires_grad`` off for all adapters but the active one; every party stays trainable."""
@@ -287,10 +318,14 @@ class Policy(nn.Module):
     # -- saving ------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
-        """Write what other tools load: a PEFT directory per party, or a whole model; the tokenizer; value heads."""
+        """Write what other tools load: a PEFT directory per party, or a whole model; the tokenizer; value heads.
+
+        A frozen adapter lies beside the parties as ``frozen``: without it they mean nothing.
+        """
         folder = Path(folder)
         if self.parties:
-            self.model.save_pretrained(folder, selected_adapters=list(self.parties))
+            frozen = [] if self.config.frozen_adapter is None else [frozen_adapter.NAME]
+            self.model.save_pretrained(folder, selected_adapters=[*self.parties, *frozen])
         else:
             self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
@@ -378,7 +413,13 @@ class Policy(nn.Module):
         return exact
 
 
-def _load_tokenizer(path: str) -> Any:
+def model_path(config: PolicyConfig) -> str:
+    """Folder or hub id of the base, which a tiny model is built in first."""
+    return str(materialize(config.tiny)) if config.tiny is not None else str(config.path)
+
+
+def load_tokenizer(path: str) -> Any:
+    """The tokenizer in a model's folder or at a hub id; raises ValueError if there is none."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
@@ -393,7 +434,8 @@ def _load_tokenizer(path: str) -> Any:
         ) from error
 
 
-def _load_model(path: str, config: PolicyConfig, device: torch.device) -> Any:
+def load_base(path: str, config: PolicyConfig, device: torch.device) -> Any:
+    """The causal LM at ``path`` in the type and quantization of ``config``, without its adapters."""
     from transformers import AutoModelForCausalLM
 
     dtype = getattr(torch, config.dtype)
@@ -412,9 +454,7 @@ def _load_model(path: str, config: PolicyConfig, device: torch.device) -> Any:
             bnb_4bit_quant_storage=dtype,  # sharded strategies need storage of the computing type
         )
     model: Any = AutoModelForCausalLM.from_pretrained(path, **options)
-    if config.quantization is None:
-        model = model.to(device)
-    return _with_adapters(model, config) if config.adapters else model
+    return model if config.quantization else model.to(device)
 
 
 def _with_adapters(model: Any, config: PolicyConfig) -> Any:
@@ -438,4 +478,6 @@ def _with_adapters(model: Any, config: PolicyConfig) -> Any:
         wrapped = get_peft_model(model, lora[names[0]], adapter_name=names[0])
         for name in names[1:]:
             wrapped.add_adapter(name, lora[name])
+    if config.frozen_adapter is not None:
+        frozen_adapter.attach(wrapped, config.frozen_adapter)
     return wrapped

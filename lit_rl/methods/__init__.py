@@ -1,9 +1,11 @@
 """One LightningModule per paper, and the base they share."""
 
 from lit_rl.methods.base import Method
+from lit_rl.methods.masked_answers import MaskedAnswerFineTuning
 from lit_rl.methods.offline_qempo import OfflineQEMPO
 from lit_rl.methods.offline_sml import OfflineSocialMetaLearning
 from lit_rl.methods.qempo import QEMPO
+from lit_rl.methods.remul import REMUL
 from lit_rl.methods.rl2f import RL2F
 from lit_rl.methods.sml import SocialMetaLearning
 from lit_rl.methods.steps import NonFiniteLoss, StaleRollouts
@@ -11,7 +13,9 @@ from lit_rl.methods.supervised import SupervisedFineTuning
 
 __all__ = [
     "QEMPO",
+    "REMUL",
     "RL2F",
+    "MaskedAnswerFineTuning",
     "Method",
     "NonFiniteLoss",
     "OfflineQEMPO",

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from lit_rl.episodes import Rollouts
 from lit_rl.methods.supervised import SupervisedFineTuning
 from lit_rl.objectives import AggregationMode
 from lit_rl.policy import PolicyConfig
@@ -22,13 +21,3 @@ class OfflineSocialMetaLearning(SupervisedFineTuning):
 
     def __init__(self, policy: PolicyConfig, *, aggregation: AggregationMode = "seq_mean_token_mean", **kwargs: Any):
         super().__init__(policy, aggregation=aggregation, **kwargs)
-
-    def validation_step(self, batch: Rollouts, batch_idx: int, dataloader_idx: int = 0) -> None:
-        if batch.target_mask is None:
-            self._evaluate(batch)
-        else:
-            super().validation_step(batch, batch_idx, dataloader_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        super().on_validation_epoch_end()
-        self._log_evaluation("val")

@@ -16,6 +16,8 @@ from lit_rl.policy import PolicyConfig
 class SupervisedFineTuning(Method):
     """Cross-entropy on the tokens in ``target_mask``, weighted by ``target_weights``.
 
+    Held-out demonstrations are scored; where a DataModule plays episodes to validate on, these are evaluated.
+
     Args:
         policy: What to train.
         aggregation: How token losses become one number; the default divides by the weights of all targets of the step.
@@ -46,6 +48,9 @@ class SupervisedFineTuning(Method):
         return lambda part: self.learned_mask(part) / total
 
     def validation_step(self, batch: Rollouts, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if batch.target_mask is None:
+            self._evaluate(batch)
+            return
         assert self.policy is not None
         for party, part in self._micro_batches(batch):
             mask = self.learned_mask(part)
@@ -60,3 +65,4 @@ class SupervisedFineTuning(Method):
         self._validation = None
         if weights and not getattr(self.trainer, "sanity_checking", False):
             self.record({"val/loss": total / weights}, bar=["val/loss"])
+        self._log_evaluation("val")

@@ -50,7 +50,10 @@ WARMED_UP |= dict.fromkeys((ROOT / "configs/qempo/baselines").glob("*.yaml"), "q
 SIZES = ("qlora", "multinode")
 LARGE = {method: [ROOT / "configs" / method / f"{size}.yaml" for size in SIZES] for method in ("sml", "rl2f", "qempo")}
 OFFLINE = ROOT / "configs/qempo/offline.yaml"
-ELSEWHERE = (ROOT / "configs/sml/baselines").glob("*.yaml")  # tests/cli/test_baselines.py
+ELSEWHERE = [
+    *(ROOT / "configs/sml/baselines").glob("*.yaml"),  # tests/cli/test_baselines.py
+    *(path for path in (ROOT / "configs/remul").rglob("*.yaml") if path.stem not in ("warmup", "recipe")),
+]
 
 
 MEASURES_ONLY = [ROOT / "configs/sml/sharded_linear.yaml"]
