@@ -96,7 +96,7 @@ RL2F_ON_NUMBERS = (
     *("--trainer.callbacks+", "lit_rl.callbacks.TeacherCritiquePrediction"),
     *("--data.init_args.dialogue.accept_message", "correct", "--data.init_args.max_critique_tokens", "2"),
     *("--data.init_args.conditions", json.dumps(["teacher", "retry", "self_crit", "shuffled_crit"])),
-    *("--trainer.max_epochs", "9", "--validate_first", "false"),
+    *("--trainer.max_epochs", "15", "--validate_first", "false"),
 )
 CONTROLS = ("retry", "resample", "shuffled", "shuffled_crit")
 ELSEWHERE = ("teacher", "retry", "resample", "self_crit", "shuffled_crit")
