@@ -155,7 +155,8 @@ class _Game:
 
     def _drop(self, index: int, sentence: str) -> None:
         self.dropped.append(sentence)
-        self.live.pop(index, None)
+        if (live := self.live.pop(index, None)) is not None:
+            _close(live.plan.environment)
         self.finished.append(index)
 
     def _wait(self, live: _Live) -> None:
@@ -186,6 +187,7 @@ class _Game:
         episode.truncated = outcome.truncated
         if outcome.epilogue is not None:
             episode.turns += self._epilogue(live, outcome.epilogue)
+        _close(live.plan.environment)
         self.over[live.plan.index] = episode
         del self.live[live.plan.index]
         self.finished.append(live.plan.index)
@@ -338,6 +340,13 @@ class _Game:
         view.ended, view.new_row, view.role = ended, False, ask.role
         reply = Reply(text=text, stop_reason="end" if said.ended else "length", token_ids=tuple(said.ids))
         self._advance(live, reply, turn)
+
+
+def _close(environment: Environment) -> None:
+    """Let go of what an episode holds (a game's process, say); most hold nothing."""
+    close = getattr(environment, "close", None)
+    if close is not None:
+        close()
 
 
 @torch.no_grad()

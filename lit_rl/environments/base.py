@@ -63,7 +63,11 @@ class Outcome:
 
 @runtime_checkable
 class Environment(Protocol):
-    """One episode. A new object for each; all randomness comes from the seed it was built with."""
+    """One episode. A new object for each; all randomness comes from the seed it was built with.
+
+    One that holds something (a game's process, say) may have a method ``close()``, called once when it is over or given
+    up.
+    """
 
     def begin(self) -> Outcome:
         """Open the episode: the first ``ask``."""

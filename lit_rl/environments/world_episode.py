@@ -64,6 +64,10 @@ class WorldEpisode:
         action, valid = parse_action(reply.text, refuse_cjk=self.refuse_cjk)
         return self._step(action, valid, {})
 
+    def close(self) -> None:
+        """Let go of the world; whoever plays the episode calls this however it ends."""
+        self.world.close()
+
     def ask(self) -> Ask:
         """What the agent is asked next, or would be asked if a limit had not cut the episode off."""
         view = WorldView(

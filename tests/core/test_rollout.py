@@ -438,3 +438,28 @@ def test_an_environment_that_ends_before_anybody_spoke(policy: Policy) -> None:
         lesson(policy, plans(1, lambda i: Over()))
     with pytest.raises(ValueError, match="needs a stop_reason"):
         Outcome()
+
+
+class Held(Lesson):
+    """A lesson that holds something; ``loses`` raises in its second exchange."""
+
+    def __init__(self, loses: bool = False, **options: Any):
+        super().__init__(**options)
+        self.loses, self.closed, self.replies = loses, 0, 0
+
+    def act(self, reply: Reply) -> Outcome:
+        self.replies += 1
+        if self.loses and self.replies == 2:
+            raise RuntimeError("lost")
+        return super().act(reply)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_an_environment_is_closed_however_it_ends(make_policy: Callable[..., Policy]) -> None:
+    """Over by itself, raising, and cut by the context: once each."""
+    worlds = [Held(), Held(loses=True), Held(exchanges=30)]
+    played = lesson(make_policy("student", max_length=40), plans(3, lambda i: worlds[i]), on_error="drop")
+    assert [episode.stop_reason == "context_full" for episode in played.episodes] == [False, True]
+    assert len(played.dropped) == 1 and [world.closed for world in worlds] == [1, 1, 1]
