@@ -1,6 +1,7 @@
 """Callbacks: imported as ``lit_rl.callbacks``, each useful alone in any Lightning project."""
 
 from lit_rl.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from lit_rl.callbacks.diversity import Diversity
 from lit_rl.callbacks.entropy_constraint import EntropyConstraint
 from lit_rl.callbacks.episode_log import EpisodeLog
 from lit_rl.callbacks.faithfulness import FaithfulnessProbe
@@ -17,6 +18,7 @@ from lit_rl.callbacks.validation_file import ValidationFile
 __all__ = [
     "AtomicCheckpointIO",
     "Checkpoints",
+    "Diversity",
     "EntropyConstraint",
     "EpisodeLog",
     "FaithfulnessProbe",

@@ -1,5 +1,7 @@
 """One self-contained HTML page about a run: what was trained, what changed, and the dialogues themselves.
 
+Of a folder with a ``frontier.json`` it shows quality against diversity, for many runs at once.
+
 The page asks for nothing over the network and stays below 5 MB: at most 300 dialogues in 3 MB (`dialogues`), 400 points
 a curve and 48 small charts (`curves`), 100,000 characters of config (`run_config`).
 """
@@ -13,11 +15,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from lit_rl.reporting import comparison, run_config
+from lit_rl.reporting import comparison, frontier, run_config
 from lit_rl.reporting.curves import curves
 from lit_rl.reporting.dialogues import TRAIN, Dialogues, as_plain, read_dialogues
 from lit_rl.reporting.run_data import RunData, read_run
-from lit_rl.reporting.run_files import CONFIG, EPISODES, METRICS, REPORT, TIMINGS
+from lit_rl.reporting.run_files import CONFIG, EPISODES, FRONTIER, METRICS, REPORT, TIMINGS
 from lit_rl.reporting.run_time import amount, duration, run_time
 
 
@@ -44,7 +46,7 @@ def render(run: RunData, dialogues: Dialogues) -> str:
     name = run.folder.resolve().name
     return _environment().get_template("report.html.j2").render(
         name=name,
-        title=run_config.title(run.config, name),
+        title=run_config.title(run.config, run.frontier.title if run.frontier else name),
         facts=run_config.facts(run.config),
         config_text=run_config.public_text(run.config) if run.config else "",
         status=_status(run),
@@ -55,7 +57,10 @@ def render(run: RunData, dialogues: Dialogues) -> str:
         ceiling=run.validation.ceiling if run.validation else None,
         remarks=comparison.remarks(run),
         notes=run.notes,
-        files={"metrics": METRICS, "timings": TIMINGS, "config": CONFIG},
+        files={"metrics": METRICS, "timings": TIMINGS, "config": CONFIG, "frontier": FRONTIER},
+        frontier=run.frontier,
+        frontier_json=embedded(frontier.chart(run.frontier) if run.frontier else None),
+        is_run=bool(run.batches or run.validation or dialogues.views or run.frontier is None),
         curves=(drawn := curves(run, condition)),
         curves_json=embedded(drawn),
         comparison_json=embedded(_compared(run, sampled, greedy)),

@@ -10,9 +10,11 @@ from typing import Any
 
 import yaml
 
+from lit_rl.reporting.frontier import Frontier, read_frontier
 from lit_rl.reporting.run_files import (
     CONFIG,
     EPISODES,
+    FRONTIER,
     METRICS,
     TIMINGS,
     VALIDATION,
@@ -61,6 +63,7 @@ class RunData:
     config: dict[str, Any] = field(default_factory=dict)
     validation: Validation | None = None
     before: Validation | None = None
+    frontier: Frontier | None = None
     notes: dict[str, str] = field(default_factory=dict)
 
     def accuracy(self, prefix: str) -> list[Series]:
@@ -89,13 +92,16 @@ def read_run(folder: str | Path) -> RunData:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no run folder {folder}; give the folder a run wrote, say runs/quickstart.")
-    known = (METRICS, EPISODES, VALIDATION)
+    known = (METRICS, EPISODES, VALIDATION, FRONTIER)
     if not any((folder / name).exists() for name in known):
         raise ValueError(
             f"{folder} holds none of {', '.join(known)}, so there is nothing to report; give the folder that "
             "lit-rl fit wrote to (trainer.default_root_dir)."
         )
     run = RunData(folder)
+    _read_frontier(run)
+    if not any((folder / name).exists() for name in known[:3]):
+        return run  # of many runs, none of which is here
     _read_metrics(run)
     _read_timings(run)
     _read_config(run)
@@ -104,6 +110,15 @@ def read_run(folder: str | Path) -> RunData:
     if run.before is None and not (folder / VALIDATION_BEFORE).exists():
         del run.notes[VALIDATION_BEFORE]  # most runs have none
     return run
+
+
+def _read_frontier(run: RunData) -> None:
+    path = run.folder / FRONTIER
+    if path.exists():
+        try:
+            run.frontier = read_frontier(path)
+        except ValueError as error:
+            run.notes[FRONTIER] = str(error)
 
 
 def _read_metrics(run: RunData) -> None:

@@ -2,7 +2,7 @@
 
 A run folder holds ``config.yaml``; ``metrics.jsonl``, one JSON object per training batch and validation, the same
 bytes whenever the run is repeated; ``timings.jsonl``, what the clock said; ``episodes.bin``; ``checkpoints/``; and,
-made later, ``validation.json`` and ``report.html``.
+made later, ``validation.json`` and ``report.html``.  A folder of many runs may hold a ``frontier.json``.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any
 
 METRICS, TIMINGS, EPISODES = "metrics.jsonl", "timings.jsonl", "episodes.bin"
 CONFIG, VALIDATION, REPORT = "config.yaml", "validation.json", "report.html"
+FRONTIER = "frontier.json"  # quality against diversity, see `lit_rl.reporting.frontier`
 VALIDATION_BEFORE = "validation_before.json"  # the same before training, if somebody validated then
 
 
