@@ -26,7 +26,8 @@ REPORT_HELP = """\
 usage: lit-rl report RUN_FOLDER
 
 Write RUN_FOLDER/report.html, one self-contained file: learning curves, accuracy by turn against the controls, and the
-dialogues before and after training. RUN_FOLDER is the trainer.default_root_dir of a run, finished or not.
+dialogues before and after training. RUN_FOLDER is the trainer.default_root_dir of a run, finished or not, or a folder
+with a frontier.json, which scripts/reproduce/qempo.py writes.
 """
 
 
