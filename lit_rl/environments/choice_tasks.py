@@ -9,15 +9,15 @@ from typing import Any
 
 from lit_rl.environments.choice_layouts import LAYOUTS, ChoiceLayout, LayoutName
 from lit_rl.environments.choices import choice_prompt, inline_options, lettered, without_list
-from lit_rl.environments.parts import check_part, check_rest, row_order
-from lit_rl.environments.problems import Attempt, Problem
+from lit_rl.environments.parts import check_part, part_of
+from lit_rl.environments.problems import Attempt, Problem, ProblemList
 from lit_rl.environments.rows import read_rows
 from lit_rl.environments.stored_tasks import cell_text, check_ids
 from lit_rl.verification.labels import canonical_label, extract_label, verify_label
 from lit_rl.verification.traces import DEFAULT_TAGS, ThinkTags
 
 
-class ChoiceTasks:
+class ChoiceTasks(ProblemList):
     """One problem for each row of a data set: context, question and options with letters; the answer is a letter.
 
     The sets of REMUL (arXiv:2602.16154; sources and sizes as published or in the authors' code), as YAML::
@@ -76,18 +76,9 @@ class ChoiceTasks:
                 f"{self.name} has {len(rows)} usable rows ({_mix(rows, self.layout.task)}), not {expected_size}; check "
                 "split, subset and bracketed_only, or change expected_size."
             )
-        check_rest(self.name, len(rows), skip, take)
-        chosen = [rows[place] for place in row_order(len(rows), shuffle_seed)[skip:][:take]]
+        chosen = [rows[place] for place in part_of(self.name, len(rows), shuffle_seed, skip, take)]
         self._problems = [self._problem(row, number) for number, row in chosen]
         check_ids(self.name, ((problem.id, n) for problem, (n, _) in zip(self._problems, chosen, strict=True)))
-
-    def __len__(self) -> int:
-        return len(self._problems)
-
-    def __getitem__(self, index: int) -> Problem:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return self._problems[index]
 
     def verify(self, problem: Problem, utterance: str) -> Attempt:
         return verify_label(utterance, problem.gold, **problem.meta, tags=self.tags)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from lit_rl.environments.code_columns import LAYOUTS, CodeColumns, tests_of
 from lit_rl.environments.parts import check_part, check_rest, row_order
-from lit_rl.environments.problems import Attempt, Problem
+from lit_rl.environments.problems import Attempt, Problem, ProblemList
 from lit_rl.environments.rows import read_rows
 from lit_rl.environments.stored_tasks import cell_text, check_ids
 from lit_rl.protocols import Sandbox
@@ -25,7 +25,7 @@ STDIN_NOTE = "The program reads standard input and prints to standard output."
 STARTER_NOTE = "Complete this code:"
 
 
-class CodeTasks:
+class CodeTasks(ProblemList):
     """One problem for each row of a data set with unit tests; an attempt is right if its program passes all of them.
 
     The attempt's ``detail`` says which public test failed first, with what was expected and what came: what a teacher
@@ -97,14 +97,6 @@ class CodeTasks:
         check_rest(self.name, len(found), skip, take)
         self._problems = [problem for problem, _ in found[skip:]]
         check_ids(self.name, ((problem.id, number) for problem, number in found))
-
-    def __len__(self) -> int:
-        return len(self._problems)
-
-    def __getitem__(self, index: int) -> Problem:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return self._problems[index]
 
     def verify(self, problem: Problem, utterance: str) -> Attempt:
         return code_answer(utterance, problem.meta["tests"], self.sandbox, self.limits)

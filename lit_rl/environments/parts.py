@@ -26,3 +26,9 @@ def check_rest(name: str, count: int, skip: int, take: int | None) -> None:
         raise ValueError(
             f"{name} has {count} usable rows, and skip={skip} with take={take} needs {wanted}; lower skip or take."
         )
+
+
+def part_of(name: str, count: int, shuffle_seed: int | None, skip: int, take: int | None) -> list[int]:
+    """Places of the part in a data set of ``count`` usable rows; raises ValueError if it has too few."""
+    check_rest(name, count, skip, take)
+    return row_order(count, shuffle_seed)[skip:][:take]

@@ -1,6 +1,6 @@
 """A problem with a private answer, and where problems come from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -32,3 +32,18 @@ class TaskSource(Protocol):
     def verify(self, problem: Problem, utterance: str) -> Attempt:
         """What ``utterance`` is as an attempt at ``problem``; never raises, whatever a model said."""
         ...
+
+
+class ProblemList:
+    """What task sources share that have all their problems at hand, in ``_problems``."""
+
+    name: str
+    _problems: Sequence[Problem]
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    def __getitem__(self, index: int) -> Problem:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._problems[index]

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from lit_rl.environments.parts import check_part, check_rest, row_order
-from lit_rl.environments.problems import Attempt, Problem
+from lit_rl.environments.parts import check_part, part_of
+from lit_rl.environments.problems import Attempt, Problem, ProblemList
 from lit_rl.environments.rows import read_rows
 from lit_rl.environments.stored_tasks import cell_text, check_ids
 
 
-class StoredPrompts:
+class StoredPrompts(ProblemList):
     """One prompt for each row of a data set; whatever is said is an answer, and none is right.
 
     What an answer is worth is for a reward model or another quality to say.  Two parts with the same ``shuffle_seed``
@@ -48,8 +48,7 @@ class StoredPrompts:
         self.name = str(path)
         columns = [prompt] if id in (None, prompt) else [prompt, str(id)]
         rows = read_rows(path, columns, split=split, subset=subset)
-        check_rest(self.name, len(rows), skip, take)
-        chosen = row_order(len(rows), shuffle_seed)[skip:][:take]
+        chosen = part_of(self.name, len(rows), shuffle_seed, skip, take)
         self._problems = []
         for i in chosen:
             where = f"{self.name}, row {i + 1}"
@@ -57,14 +56,6 @@ class StoredPrompts:
             text = cell_text(rows[i][prompt], prompt, where)
             self._problems.append(Problem(id=own_id, domain=Path(self.name).stem, prompt=text, gold=""))
         check_ids(self.name, ((problem.id, i + 1) for problem, i in zip(self._problems, chosen, strict=True)))
-
-    def __len__(self) -> int:
-        return len(self._problems)
-
-    def __getitem__(self, index: int) -> Problem:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return self._problems[index]
 
     def verify(self, problem: Problem, utterance: str) -> Attempt:
         answer = utterance.strip()

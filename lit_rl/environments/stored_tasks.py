@@ -5,14 +5,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lit_rl.environments.parts import check_part, check_rest, row_order
-from lit_rl.environments.problems import Attempt, Problem
+from lit_rl.environments.parts import check_part, part_of
+from lit_rl.environments.problems import Attempt, Problem, ProblemList
 from lit_rl.environments.rows import read_rows
 from lit_rl.verification.answers import AnswerFormat, verify_answer
 from lit_rl.verification.extraction import boxed_texts
 
 
-class StoredTasks:
+class StoredTasks(ProblemList):
     r"""One problem for each row of a data set, in its order or shuffled.
 
     Two parts with the same ``shuffle_seed`` share no row: ``take: 2000`` to train on and ``skip: 2000, take: 500`` to
@@ -72,18 +72,9 @@ class StoredTasks:
         check_part("StoredTasks", skip, take)
         columns = list(dict.fromkeys(name for name in (prompt, answer, solution, id) if name is not None))
         rows = read_rows(path, columns, split=split, subset=subset)
-        check_rest(self.name, len(rows), skip, take)
-        chosen = row_order(len(rows), shuffle_seed)[skip:][:take]
+        chosen = part_of(self.name, len(rows), shuffle_seed, skip, take)
         self._problems = [self._problem(rows[i], i + 1, prompt, answer, solution, id) for i in chosen]
         check_ids(self.name, ((problem.id, i + 1) for problem, i in zip(self._problems, chosen, strict=True)))
-
-    def __len__(self) -> int:
-        return len(self._problems)
-
-    def __getitem__(self, index: int) -> Problem:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return self._problems[index]
 
     def verify(self, problem: Problem, utterance: str) -> Attempt:
         return verify_answer(utterance, problem.gold, self.answer_format)

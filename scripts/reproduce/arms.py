@@ -7,7 +7,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -161,3 +161,12 @@ def markdown(rows: Table, columns: Sequence[str]) -> str:
 def by_turn(rows: Table) -> str:
     """`markdown` of accuracies by turn."""
     return markdown(rows, [f"acc@{k + 1}" for k in range(max(len(entry) for entry in rows.values()))])
+
+
+def publish(name: str, reports: Mapping[str, tuple[Any, str]], folders: Sequence[Path], root: Path) -> None:
+    """Write the tables of every part, and them as text, to a JSON file in ``root``, and print the text."""
+    result: dict[str, Any] = {"seeds": [folder.name for folder in folders], "fit_seconds": fit_seconds(folders)}
+    result |= {part: {"tables": tables, "text": text} for part, (tables, text) in reports.items()}
+    (root / name).write_text(json.dumps(result, indent=1))
+    print("\n\n".join(text for _, text in reports.values()))
+    print("\nseconds of training: " + json.dumps(result["fit_seconds"]))

@@ -32,7 +32,7 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from scripts.reproduce.arms import Table, arguments, each_seed, fit_seconds, markdown
+from scripts.reproduce.arms import Table, arguments, each_seed, markdown, publish
 from scripts.reproduce.qempo_runs import run_seed
 from scripts.reproduce.qempo_tables import (
     DRAWS,
@@ -75,14 +75,10 @@ def main() -> None:
     options = parser.parse_args()
     folders = each_seed(partial(run_seed, parts=options.parts), options)
     reports = {part: report(folders, part) for part in options.parts}
-    result = {"seeds": options.seeds, "fit_seconds": fit_seconds(folders)}
-    result |= {part: {"tables": tables, "text": text} for part, (tables, text) in reports.items()}
-    (options.root / "qempo.json").write_text(json.dumps(result, indent=1))
     if "frontier" in reports:
         found = frontier_file(folders, reports["frontier"][0])
         (options.root / "frontier.json").write_text(json.dumps(found, indent=1))
-    print("\n\n".join(text for _, text in reports.values()))
-    print("\nseconds of training: " + json.dumps(result["fit_seconds"]))
+    publish("qempo.json", reports, folders, options.root)
 
 
 if __name__ == "__main__":

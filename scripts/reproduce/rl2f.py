@@ -42,10 +42,10 @@ from scripts.reproduce.arms import (
     by_turn,
     conditions,
     each_seed,
-    fit_seconds,
     learnability,
     markdown,
     over_seeds,
+    publish,
     run,
     validate,
 )
@@ -258,11 +258,7 @@ def main() -> None:
     options = parser.parse_args()
     folders = each_seed(partial(run_seed, parts=options.parts), options)
     reports = {part: report(folders, part) for part in options.parts}
-    result = {"seeds": options.seeds, "fit_seconds": fit_seconds(folders)}
-    result |= {part: {"tables": tables, "text": text} for part, (tables, text) in reports.items()}
-    (options.root / "rl2f.json").write_text(json.dumps(result, indent=1))
-    print("\n\n".join(text for _, text in reports.values()))
-    print("\nseconds of training: " + json.dumps(result["fit_seconds"]))
+    publish("rl2f.json", reports, folders, options.root)
 
 
 if __name__ == "__main__":
