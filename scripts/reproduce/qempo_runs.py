@@ -74,7 +74,7 @@ SWEEPS: dict[str, tuple[float, ...]] = {  # a, and of GRPO the coefficient of it
     "GRPO": (0.66, 0.6, 0.45, 0.2),
 }
 RATIOS = {"QEMPO": 0.0, "QEMPO-KL": RATIO, "RLHF": 1.0}
-BATCHES, OFFLINE_STEPS, SAMPLES = 60, 200, 256
+BATCHES, TOY_BATCHES, OFFLINE_STEPS, SAMPLES = 60, 150, 200, 256
 
 
 def toy_arms(world: str) -> dict[str, tuple[float, float]]:
@@ -152,7 +152,9 @@ def online(
         *("--data.init_args.tasks_per_batch", "1", "--data.init_args.group_size", str(SAMPLES)),
     )
     chosen = () if model is None else ("--model", model)
-    common = (*chosen, *from_reference(start, world, "1e-2"), *data, *length(BATCHES, end=0.05))
+    # On a toy of four answers steps of 1e-2 can leave one alone, and nothing is left to compare.
+    rate, batches = ("3e-3", TOY_BATCHES) if world in TOYS else ("1e-2", BATCHES)
+    common = (*chosen, *from_reference(start, world, rate), *data, *length(batches, end=0.05))
     run(folder, CONFIGS / config, *common, *options, *more, validate=False)
 
 
