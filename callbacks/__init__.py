@@ -8,6 +8,7 @@ from lit_rl.callbacks.faithfulness import FaithfulnessProbe
 from lit_rl.callbacks.flat_credit import FlatCredit
 from lit_rl.callbacks.group_credit import GroupCredit
 from lit_rl.callbacks.hierarchical_credit import HierarchicalCredit
+from lit_rl.callbacks.hint_usage import HintUsageReward
 from lit_rl.callbacks.listener_execution import ListenerExecution
 from lit_rl.callbacks.metrics_file import MetricsFile
 from lit_rl.callbacks.prediction_file import PredictionFile
@@ -25,6 +26,7 @@ __all__ = [
     "FlatCredit",
     "GroupCredit",
     "HierarchicalCredit",
+    "HintUsageReward",
     "ListenerExecution",
     "MetricsFile",
     "PredictionFile",

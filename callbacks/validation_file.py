@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lit_rl.reporting.run_files import VALIDATION, VALIDATION_BEFORE
 
-_KEY = re.compile(r"(?:val|test)/(?P<condition>\w+)/(?:accuracy_turn_(?P<turn>\d+)|(?P<figure>\w+))")
+_KEY = re.compile(r"(?:val|test)/(?P<condition>\w+)/(?:accuracy_turn_(?P<turn>\d+)|(?P<figure>.+))")
 
 
 class ValidationFile(L.Callback):
@@ -48,11 +48,12 @@ class ValidationFile(L.Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=1) + "\n")
         Console().print(table_of(conditions, ceiling))
+        Console().print(f"All figures: {path}", highlight=False)
 
 
 def conditions_of(metrics: dict[str, float]) -> dict[str, dict[str, Any]]:
     """What is known of each condition: ``accuracy`` by turn, from ``val/teacher/accuracy_turn_2`` and the like, and
-    further figures, from ``val/teacher/gain`` and the like."""
+    further figures, from ``val/teacher/gain``, ``val/answers/listener_match/NAME/0.5`` and the like."""
     found: dict[str, dict[str, Any]] = {}
     turns: dict[str, dict[int, float]] = {}
     for key, value in metrics.items():

@@ -11,6 +11,7 @@ from lit_rl.environments.countdown import CountdownTasks, countdown_solutions
 from lit_rl.environments.didactic import DidacticDialogue
 from lit_rl.environments.digit_edit import DigitEdit, DigitHint
 from lit_rl.environments.hidden_bits import BitTeacher, HiddenBits, best_asks, plan_value
+from lit_rl.environments.hinted_tasks import HintedTasks
 from lit_rl.environments.labelled_tasks import LabelledTasks
 from lit_rl.environments.leaks import leaks
 from lit_rl.environments.maze_hint import MazeFeedback, MazeHint
@@ -61,6 +62,7 @@ __all__ = [
     "GridNavigation",
     "HiddenBits",
     "HigherLower",
+    "HintedTasks",
     "LabelledTasks",
     "MazeFeedback",
     "MazeHint",

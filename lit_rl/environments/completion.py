@@ -5,7 +5,7 @@ from typing import Any
 from lit_rl.environments.base import Ask, Message, Outcome, Reply
 from lit_rl.environments.problems import Problem, TaskSource
 
-_PUBLISHED = ("labels", "aliases", "options")  # of a problem's meta, for whoever reads answers later
+_PUBLISHED = ("labels", "aliases", "options", "unhinted", "hint")  # of a problem's meta, for whoever reads answers
 
 
 class Completion:
@@ -13,7 +13,7 @@ class Completion:
 
     Its turn is paid 1 for the right answer, else 0.  The turn's ``info`` holds ``kind``, ``answer`` and ``correct`` as
     the source's verifier reads it, ``prompt`` and ``gold``, and of the problem's ``meta`` what helps to read answers:
-    ``labels``, ``aliases`` and ``options``.
+    ``labels``, ``aliases`` and ``options``, and what `lit_rl.environments.HintedTasks` says of its hint.
 
     Args:
         problem: What is to be answered.

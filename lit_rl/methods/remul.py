@@ -13,8 +13,13 @@ from lit_rl.objectives import AggregationMode, group_advantages, token_advantage
 from lit_rl.policy import PolicyConfig
 from lit_rl.weight_files import sign
 
-RewardName = Literal["match", "correctness", "balanced"]
-MATCH, CORRECT = "listener_match", "correct"  # in ``reward_parts``
+RewardName = Literal["match", "correctness", "balanced", "hint"]
+MATCH, CORRECT, HINT = "listener_match", "correct", "hint"  # in ``reward_parts``
+_WRITERS = {
+    MATCH: "lit_rl.callbacks.ListenerExecution",
+    CORRECT: "lit_rl.datamodules.CompletionDataModule",
+    HINT: "lit_rl.callbacks.HintUsageReward",
+}
 
 
 class REMUL(GroupPolicyGradient):
@@ -26,12 +31,14 @@ class REMUL(GroupPolicyGradient):
     answers afterwards: `lit_rl.methods.MaskedAnswerFineTuning`.
 
     The matches come from `lit_rl.callbacks.ListenerExecution`, in ``reward_parts["listener_match"]``; whether as a sum
-    or a mean is the callback's ``reward_scale``.  Replies whose answer nobody can read are paid 0 in any case.
+    or a mean is the callback's ``reward_scale``.  Replies whose answer nobody can read are paid 0 in any case.  Hint
+    usage comes from `lit_rl.callbacks.HintUsageReward`, in ``reward_parts["hint"]``.
 
     Args:
         policy: The speaker; the paper trains all weights, for which ``kl_coef`` has to be 0 here.
-        reward: "match" with listeners (REMUL, and all of "faithfulness only"), "correctness" of the answer, or
-            "balanced": matches plus ``balance`` for a right answer.
+        reward: "match" with listeners (REMUL, and all of "faithfulness only"), "correctness" of the answer,
+            "balanced": matches plus ``balance`` for a right answer, or "hint": whether a hint changes the answer and
+            the reasoning says so (a baseline whose form is our reading).
         balance: What a right answer is worth beside the matches; None is the number of listeners, as published.
         aggregation: How token losses become one number.
         kl_coef: Weight of the KL estimate to the reference policy.
@@ -63,28 +70,35 @@ class REMUL(GroupPolicyGradient):
     # -- what can be learned from ------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        if stage == "fit" and self.reward != "correctness":
-            self.num_listeners = self._listeners_of(getattr(self.trainer, "callbacks", ()))
+        callbacks = getattr(self.trainer, "callbacks", ())
+        if stage == "fit" and self.reward in ("match", "balanced"):
+            self.num_listeners = self._listeners_of(callbacks)
+        if stage == "fit" and self.reward == "hint":
+            self._check_written(HINT, callbacks)
         super().setup(stage)
 
     def _listeners_of(self, callbacks: Any) -> int | None:
         """How many listeners are rewarded for each beginning, where a callback with a pool of them says so."""
         pools = [callback.pool.size for callback in callbacks if hasattr(getattr(callback, "pool", None), "size")]
-        if not pools and not any(MATCH in getattr(callback, "reward_parts", ()) for callback in callbacks):
-            raise ValueError(
-                f"model.reward={self.reward!r} needs reward_parts[{MATCH!r}], which no callback writes: add "
-                "lit_rl.callbacks.ListenerExecution to trainer.callbacks (or give yours an attribute reward_parts that "
-                "names it)."
-            )
+        if not pools:
+            self._check_written(MATCH, callbacks)
         if not pools and self.reward == "balanced" and self.balance is None:
             raise ValueError("model.balance is null, but no callback says how many listeners there are; give a number.")
         return pools[0] if pools else None
+
+    def _check_written(self, part: str, callbacks: Any) -> None:
+        """Raise ValueError if no callback says that it writes a part of the reward."""
+        if not any(part in getattr(callback, "reward_parts", ()) for callback in callbacks):
+            raise ValueError(
+                f"model.reward={self.reward!r} needs reward_parts[{part!r}], which no callback writes: add "
+                f"{_WRITERS[part]} to trainer.callbacks (or give yours an attribute reward_parts that names it)."
+            )
 
     # -- what is learned ---------------------------------------------------------------------------------------
 
     def rewards(self, rollouts: Rollouts) -> Tensor:
         """What every reply is paid, float32 ``(B, N)``: 0 where its answer cannot be read."""
-        pay = {"match": _matches, "correctness": _correctness, "balanced": self._balanced}[self.reward]
+        pay = {"match": _matches, "correctness": _correctness, "balanced": self._balanced, "hint": _hint}[self.reward]
         return pay(rollouts).masked_fill(~readable(rollouts), 0.0)
 
     def _balanced(self, rollouts: Rollouts) -> Tensor:
@@ -115,8 +129,7 @@ class REMUL(GroupPolicyGradient):
 
 def _part(rollouts: Rollouts, name: str) -> Tensor:
     if name not in rollouts.reward_parts:
-        source = "lit_rl.callbacks.ListenerExecution" if name == MATCH else "lit_rl.datamodules.CompletionDataModule"
-        raise ValueError(f"The batch has no reward_parts[{name!r}]; {source} writes it.")
+        raise ValueError(f"The batch has no reward_parts[{name!r}]; {_WRITERS[name]} writes it.")
     return rollouts.reward_parts[name]
 
 
@@ -126,6 +139,10 @@ def _matches(rollouts: Rollouts) -> Tensor:
 
 def _correctness(rollouts: Rollouts) -> Tensor:
     return _part(rollouts, CORRECT)
+
+
+def _hint(rollouts: Rollouts) -> Tensor:
+    return _part(rollouts, HINT)
 
 
 def readable(rollouts: Rollouts) -> Tensor:

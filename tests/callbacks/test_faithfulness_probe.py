@@ -508,3 +508,8 @@ def test_options_come_from_a_config() -> None:
     assert probe.figures.mode == "continue" and probe.figures.hints.hinted == "wrong"
     assert isinstance(probe.figures.corruptor, NegationCorruptor) and probe.tags.close == "</a>"
     assert probe.figures.settings.max_tokens == 9 and tuple(probe.figures.grid) == (0.5, 1.0)
+
+
+def test_phrases_of_ones_own_mention_a_hint() -> None:
+    said = "well so I take it"
+    assert not Hints().mentioned(said, "A") and Hints(phrases=["so"]).mentioned(said, "A")

@@ -24,6 +24,8 @@ class Foreign(L.LightningModule):
             self.log(f"val/teacher/accuracy_turn_{turn}", accuracy)
             self.log(f"val/teacher_greedy/accuracy_turn_{turn}", 1.0)
         self.log("val/teacher/gain", 0.25)
+        self.log("val/teacher/listener_match/one/0.5", 0.75)
+        self.log("val/elsewhere/figure", 1.0)  # of no condition that was played
         self.log("val/loss", 3.0)
 
     def predict_step(self, batch: Any, batch_idx: int) -> list[dict[str, int]]:
@@ -51,7 +53,10 @@ def test_validation_is_written_and_printed(
     trainer(ValidationFile()).validate(module, module.data(), verbose=False)
     result = json.loads((tmp_path / "validation_before.json").read_text())  # no checkpoint was loaded
     assert result == {
-        "conditions": {"teacher": {"accuracy": [0.25, 0.5], "gain": 0.25}, "teacher_greedy": {"accuracy": [1.0, 1.0]}},
+        "conditions": {
+            "teacher": {"accuracy": [0.25, 0.5], "gain": 0.25, "listener_match/one/0.5": 0.75},
+            "teacher_greedy": {"accuracy": [1.0, 1.0]},
+        },
         "ceiling": None,
         "policy_version": 0,
     }

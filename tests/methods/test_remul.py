@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lit_rl.callbacks.hint_usage import HintUsageReward
 from lit_rl.callbacks.listener_execution import ListenerExecution
 from lit_rl.episodes import Episode, Rollouts, Turn
 from lit_rl.listeners import ListenerPool, ScriptedListener
@@ -73,6 +74,17 @@ def advantages(method: REMUL, rollouts: Rollouts) -> list[float]:
 def test_rewards_and_advantages_11_1(options: dict[str, Any], rewards: list[float], wanted: list[float]) -> None:
     method, rollouts = speaker(**options), batch(GOLDEN)
     assert method.rewards(rollouts)[:, 0].tolist() == rewards
+    assert advantages(method, rollouts) == pytest.approx(wanted, abs=2e-6)
+
+
+def test_hint_usage_is_the_reward_5() -> None:
+    """As it is written, but for an answer that cannot be read."""
+    method, rollouts = speaker(reward="hint"), batch(GOLDEN)
+    with pytest.raises(ValueError, match="no reward_parts.'hint'.*HintUsageReward writes it"):
+        method.rewards(rollouts)
+    rollouts.reward_parts["hint"] = torch.tensor([[1.0], [0.0], [1.0], [0.0], [1.0]])
+    assert method.rewards(rollouts)[:, 0].tolist() == [1, 0, 1, 0, 0]
+    wanted = [1.095443, -0.730295, 1.095443, -0.730295, -0.730295]
     assert advantages(method, rollouts) == pytest.approx(wanted, abs=2e-6)
 
 
@@ -256,6 +268,11 @@ def test_what_cannot_be_learned_from_is_said(tmp_path: Path) -> None:
     method = speaker()
     with pytest.raises(ValueError, match="no callback writes: add lit_rl.callbacks.ListenerExecution"):
         trainer().fit(method, train_dataloaders=[])
+    with pytest.raises(
+        ValueError, match="reward='hint' needs reward_parts.'hint'.*add lit_rl.callbacks.HintUsageReward"
+    ):
+        trainer(callbacks=[Writer()]).fit(speaker(reward="hint"), train_dataloaders=[])
+    trainer(callbacks=[HintUsageReward()], max_epochs=0).fit(speaker(reward="hint"), train_dataloaders=[])
     with pytest.raises(ValueError, match="no callback says how many listeners there are; give a number"):
         trainer(callbacks=[Writer()]).fit(speaker(reward="balanced"), train_dataloaders=[])
     assert method.policy is None  # before a model is loaded
@@ -264,7 +281,7 @@ def test_what_cannot_be_learned_from_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="data.group_size is 1"):
         speaker().check_data(type("Data", (), {"group_size": 1})())
     for options, message in (
-        ({"reward": "hint"}, "model.reward is 'hint'; use one of"),
+        ({"reward": "hints"}, "model.reward is 'hints'; use one of"),
         ({"balance": 1.0}, "goes with reward='balanced'"),
         ({"reward": "balanced", "balance": -1.0}, "at least 0"),
         ({"clip_high": -0.1}, "clip_high"),
