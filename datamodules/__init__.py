@@ -16,6 +16,7 @@ from lit_rl.datamodules.reference_answers import ReferenceAnswers
 from lit_rl.datamodules.sharded import ShardedDataModule
 from lit_rl.datamodules.stream import RolloutStream
 from lit_rl.datamodules.trace_demonstrations import TraceDemonstrations
+from lit_rl.datamodules.worlds import WorldDataModule
 
 __all__ = [
     "CollectedDialogues",
@@ -36,4 +37,5 @@ __all__ = [
     "StoredDialogues",
     "StoredPreferences",
     "TraceDemonstrations",
+    "WorldDataModule",
 ]

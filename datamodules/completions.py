@@ -6,23 +6,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_rl.datamodules.online import OnlineDataModule, Place
-from lit_rl.datamodules.played import played_rollouts
+from lit_rl.datamodules.alone import AloneDataModule
 from lit_rl.environments import Problem, TaskSource
 from lit_rl.environments.completion import Completion
 from lit_rl.episodes import Rollouts
-from lit_rl.parties import PolicyParty
 from lit_rl.protocols import RewardModel
-from lit_rl.rollout import Planned, play
+from lit_rl.rollout import Planned
 from lit_rl.sampling import SamplingSettings
-from lit_rl.stream_keys import stream_key
 
 ANSWERS = "answers"
 CONDITIONS = (ANSWERS, f"{ANSWERS}_greedy")
 Quality = Callable[[Problem, str], float]
 
 
-class CompletionDataModule(OnlineDataModule):
+class CompletionDataModule(AloneDataModule):
     """Groups of completions of every prompt, with what each is worth as the reward of its one turn.
 
     ``reward_parts`` of a batch holds "correct" (the verifier's verdict, 1 or 0) and, with a ``quality``, its named
@@ -39,6 +36,8 @@ class CompletionDataModule(OnlineDataModule):
         kwargs: Of `OnlineDataModule`; ``student`` is how the party samples.
     """
 
+    known = CONDITIONS
+
     def __init__(
         self,
         tasks: TaskSource,
@@ -50,60 +49,19 @@ class CompletionDataModule(OnlineDataModule):
         conditions: Sequence[str] = CONDITIONS,
         **kwargs: Any,
     ):
-        super().__init__(tasks, **kwargs)
-        for name in (*fit_conditions, *conditions):
-            if name not in CONDITIONS:
-                raise ValueError(f"data.conditions has {name!r}; known are {list(CONDITIONS)}.")
-        if not conditions:
-            raise ValueError(f"data.conditions is empty; name some of {list(CONDITIONS)}.")
+        super().__init__(tasks, party=party, fit_conditions=fit_conditions, conditions=conditions, **kwargs)
         if quality is not None and not callable(quality) and not isinstance(quality, RewardModel):
             raise ValueError(
                 f"data.quality is a {type(quality).__name__}; give a function (problem, completion) -> float, or a "
                 "class with a method score(prompts, completions)."
             )
-        self.quality, self.party, self.instruction = quality, party, instruction
-        self.fit_conditions, self.conditions = tuple(fit_conditions), tuple(conditions)
+        self.quality, self.instruction = quality, instruction
 
-    def setup(self, stage: str) -> None:
-        self.check_use(stage, getattr(self.trainer, "lightning_module", None))
-
-    def check_use(self, stage: str, module: Any) -> None:
-        """Raise ValueError if ``module`` does not train the party that answers."""
-        trained = getattr(module, "trained_parties", (self.party,))
-        if self.party not in trained:
-            raise ValueError(f"data.party is {self.party!r}, but {type(module).__name__} trains {list(trained)}.")
-
-    # -- collecting --------------------------------------------------------------------------------------------
-
-    def training_world(self, task: int, index: int) -> Completion:
-        return self._completion(self.tasks, task)
-
-    def play_training(self, planned: list[Planned]) -> Rollouts:
-        return self._play(planned, "train", self.student)
-
-    def play_held_out(self, places: Sequence[Place], condition: str) -> Rollouts:
-        planned = [
-            Planned(environment=self._completion(source, task), index=index, task_id=str(task), group=task)
-            for source, task, index in places
-        ]
-        return self._play(planned, condition, self.evaluation_settings(condition))
-
-    def _completion(self, source: TaskSource, task: int) -> Completion:
+    def episode(self, source: TaskSource, task: int) -> Completion:
         return Completion(source[task], source, party=self.party, instruction=self.instruction)
 
-    def _play(self, planned: list[Planned], label: str, settings: SamplingSettings) -> Rollouts:
-        module = self._module()
-        played = play(
-            planned,
-            {self.party: PolicyParty(adapter=self.party, settings=settings)},
-            module.policy,
-            seed=stream_key(self.seed, label),
-            max_rows=self.max_rows,
-            on_error=self.on_error,
-        )
-        rollouts = played_rollouts(
-            played, module, settings, trained=[self.party], parties=[self.party], label=label, turns=1
-        )
+    def play_alone(self, planned: list[Planned], label: str, settings: SamplingSettings) -> Rollouts:
+        rollouts = super().play_alone(planned, label, settings)
         rollouts.reward_parts["correct"] = rollouts.rewards.clone()
         if self.quality is not None:
             problems = {plan.index: plan.environment.problem for plan in planned}  # type: ignore[attr-defined]

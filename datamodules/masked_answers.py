@@ -191,7 +191,7 @@ class MaskedAnswers(CompletionDataModule):
 
     def _sample(self, tasks: Sequence[int], source: str) -> list[RecordedTrace]:
         planned = [
-            Planned(environment=self._completion(self.tasks, task), index=task, task_id=str(task), group=task)
+            Planned(environment=self.episode(self.tasks, task), index=task, task_id=str(task), group=task)
             for task in tasks
         ]
         played = play(

@@ -109,13 +109,11 @@ class _Game:
 
     def play(self) -> Played:
         start = time.perf_counter()
-        for plan in self.planned:
-            self._open(plan)
-        while any(self.waiting.values()) or any(sampler.busy for sampler in self.samplers.values()):
-            spoke = [self._turns_of(name, party) for name, party in self.parties.items()]
-            if not any(spoke):
-                for sampler in self.samplers.values():
-                    sampler.make_room()
+        try:
+            self._play_all()
+        finally:
+            for live in self.live.values():  # the run stops in the middle of these
+                _close(live.plan.environment)
         work = Work()
         for sampler in self.samplers.values():
             work.prefilled += sampler.work.prefilled
@@ -123,6 +121,15 @@ class _Game:
             work.shared += sampler.work.shared
         episodes = [self.over[plan.index] for plan in self.planned if plan.index in self.over]
         return Played(episodes=episodes, dropped=self.dropped, work=work, seconds=time.perf_counter() - start)
+
+    def _play_all(self) -> None:
+        for plan in self.planned:
+            self._open(plan)
+        while any(self.waiting.values()) or any(sampler.busy for sampler in self.samplers.values()):
+            spoke = [self._turns_of(name, party) for name, party in self.parties.items()]
+            if not any(spoke):
+                for sampler in self.samplers.values():
+                    sampler.make_room()
 
     def _turns_of(self, name: str, party: Party | PolicyParty) -> bool:
         """Let a party say what it can; whether that was anything."""

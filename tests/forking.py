@@ -4,10 +4,14 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
+
+from lit_rl.cli import main
 
 
 def in_child(function: Callable[[], object], output: Path) -> int:
@@ -45,6 +49,20 @@ def _be_the_child(function: Callable[[], object], output: Path) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def run_config(config: Mapping[str, Any], folder: Path) -> None:
+    """``lit-rl fit`` for one batch, then ``lit-rl validate`` for one, of a config as it is given here."""
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    for command in (["fit", "--trainer.fast_dev_run=true"], ["validate", "--trainer.limit_val_batches=1"]):
+        arguments = [*command, f"--config={path}", f"--trainer.default_root_dir={folder / 'run'}"]
+
+        def child(arguments: list[str] = arguments) -> None:
+            raise SystemExit(main([*arguments, "--trainer.enable_progress_bar=false"]))
+
+        code = in_child(child, folder / "output.txt")
+        assert code == 0, (folder / "output.txt").read_text()[-3000:]
 
 
 def kill_on_call(owner: object, name: str, call: int, before: bool = True) -> None:

@@ -1,6 +1,7 @@
 """One LightningModule per paper, and the base they share."""
 
 from lit_rl.methods.base import Method
+from lit_rl.methods.hiper import HiPER
 from lit_rl.methods.masked_answers import MaskedAnswerFineTuning
 from lit_rl.methods.offline_qempo import OfflineQEMPO
 from lit_rl.methods.offline_sml import OfflineSocialMetaLearning
@@ -15,6 +16,7 @@ __all__ = [
     "QEMPO",
     "REMUL",
     "RL2F",
+    "HiPER",
     "MaskedAnswerFineTuning",
     "Method",
     "NonFiniteLoss",

@@ -157,6 +157,24 @@ class Method(L.LightningModule):
         """Further figures of a micro-batch to log, each as (sum, count)."""
         return {}
 
+    def hidden_loss(self, rollouts: Rollouts, hidden: Tensor) -> Tensor:
+        """A further loss of the last hidden states ``(B, T, H)`` of a micro-batch, asked for where `reads_hidden`.
+
+        Returns:
+            What is added to the loss, weighed already, float32 ``(B, K)``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must say what is minimized of hidden states.")
+
+    @property
+    def reads_hidden(self) -> bool:
+        """Whether `hidden_loss` is part of the loss; the forward is that of the log-probs."""
+        return False
+
+    def optimizer_groups(self) -> list[dict[str, Any]]:
+        """Parameter groups of the optimizer by ``name``; an ``lr`` here is that group's own."""
+        assert self.policy is not None
+        return [{"params": params, "name": name} for name, params in self.policy.parameter_groups().items()]
+
     @property
     def needs_reference(self) -> bool:
         """Whether ``ref_log_probs`` have to be filled while collecting."""
@@ -188,8 +206,7 @@ class Method(L.LightningModule):
             self.policy = Policy(self.policy_config, device)
 
     def configure_optimizers(self) -> Any:
-        assert self.policy is not None
-        groups = [{"params": params, "name": name} for name, params in self.policy.parameter_groups().items()]
+        groups = self.optimizer_groups()
         if self.optimizer is not None:
             optimizer = self.optimizer(groups)
         else:
@@ -316,12 +333,14 @@ class Method(L.LightningModule):
         assert self.policy is not None
         mask = self.learned_mask(part)
         with self.policy.acting_as(party):
+            hidden = self.policy.hidden(part.input_ids) if self.reads_hidden else None
             log_probs, entropy = self.policy.log_probs(
                 part.input_ids,
                 self._scored(part),
                 temperature=part.temperature,
                 constraint_states=part.constraint_states,
                 with_entropy=True,
+                hidden=hidden,
             )
             token_loss = self.token_loss(part, log_probs)
             if self.kl_coef:
@@ -332,6 +351,8 @@ class Method(L.LightningModule):
             weighed = weigh(part) * token_loss
             if critique is not None:
                 weighed = weighed + critique.loss(part, log_probs)
+            if hidden is not None:
+                weighed = torch.cat([weighed, self.hidden_loss(part, hidden)], dim=1)
             loss = weighed.sum()
             self.manual_backward(loss)
         with torch.no_grad():

@@ -52,7 +52,9 @@ LARGE = {method: [ROOT / "configs" / method / f"{size}.yaml" for size in SIZES] 
 OFFLINE = ROOT / "configs/qempo/offline.yaml"
 ELSEWHERE = [
     *(ROOT / "configs/sml/baselines").glob("*.yaml"),  # tests/cli/test_baselines.py
+    # tests/cli/test_remul_configs.py
     *(path for path in (ROOT / "configs/remul").rglob("*.yaml") if path.stem not in ("warmup", "recipe")),
+    *(ROOT / "configs/hiper").rglob("*.yaml"),  # tests/cli/test_hiper_configs.py
 ]
 
 

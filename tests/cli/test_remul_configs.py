@@ -9,29 +9,15 @@ import pytest
 import yaml
 
 import lit_rl.lightning_cli  # noqa: F401  # before the fork, so that no child has to
-from lit_rl.cli import main
 from lit_rl.environments.choice_tasks import ChoiceTasks
 from lit_rl.policy import LoRA, Policy, PolicyConfig
 from lit_rl.tiny import TinyModel, materialize
-from tests.forking import in_child
+from tests.forking import run_config
 
 CONFIGS = Path(__file__).parents[2] / "configs/remul"
 SMALL = [CONFIGS / "tiny.yaml", CONFIGS / "masked_answers.yaml"]
 VARIANTS = sorted((CONFIGS / "variants").glob("*.yaml"))
 LARGE = [CONFIGS / f"{name}.yaml" for name in ("qlora", "multinode", "masked_answers_qlora")]
-
-
-def run(folder: Path, config: dict[str, Any]) -> None:
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(config))
-    for command in (["fit", "--trainer.fast_dev_run=true"], ["validate", "--trainer.limit_val_batches=1"]):
-        arguments = [*command, f"--config={path}", f"--trainer.default_root_dir={folder / 'run'}"]
-
-        def child(arguments: list[str] = arguments) -> None:
-            raise SystemExit(main([*arguments, "--trainer.enable_progress_bar=false"]))
-
-        code = in_child(child, folder / "output.txt")
-        assert code == 0, (folder / "output.txt").read_text()[-3000:]
 
 
 def changed(node: Any, model: str, **given: Any) -> Any:
@@ -64,13 +50,13 @@ def small(path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
 def test_small_config(path: Path, tmp_path: Path) -> None:
-    run(tmp_path, small(path))
+    run_config(small(path), tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
 def test_variant(path: Path, tmp_path: Path) -> None:
-    run(tmp_path, small(path))
+    run_config(small(path), tmp_path)
 
 
 def test_variants_differ_in_reward_and_pool_alone() -> None:
@@ -136,7 +122,7 @@ def test_large_config_on_a_small_model(path: Path, tmp_path: Path) -> None:
         data["traces"]["max_tokens"] = 60  # somebody who knows nothing closes a think block in the end
     else:
         data |= {"tasks_per_batch": 2, "group_size": 2}
-    run(tmp_path, config)
+    run_config(config, tmp_path)
 
 
 class Silent:
