@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_rl.distributed import world_sum
+from lit_rl.objectives.max_entropy import rlhf_quality
 from lit_rl.objectives.shaping import dual_step, entropy_dual_step
 
 NAME = "entropy_coefficient"
@@ -150,10 +151,7 @@ class EntropyConstraint(L.Callback):
 
 
 def rlhf_qualities(rewards: Tensor, group_ids: Tensor, *, beta: float) -> Tensor:
-    """Mean quality that RLHF at temperature ``beta`` would have on each prompt, from samples of the reference.
-
-    ``sum(w r) / sum(w)`` with ``w = exp(r / beta)`` over the samples of a prompt (our derivation: RLHF's optimum is
-    ``p exp(r / beta)``).
+    """`rlhf_quality` of each prompt, from samples of the reference in any order.
 
     Args:
         rewards: Of samples of the reference, float ``(B,)``.
@@ -167,12 +165,8 @@ def rlhf_qualities(rewards: Tensor, group_ids: Tensor, *, beta: float) -> Tensor
         >>> rlhf_qualities(torch.tensor([1.0, 0.0, 0.5]), torch.tensor([3, 3, 4]), beta=1.0)
         tensor([0.7311, 0.5000], dtype=torch.float64)
     """
-    groups, place = torch.unique(group_ids, return_inverse=True)
-    exact = rewards.detach().double()
-    empty = exact.new_zeros(len(groups))
-    best = empty.scatter_reduce(0, place, exact, "amax", include_self=False)
-    weights = ((exact - best[place]) / beta).exp()
-    return empty.index_add(0, place, weights * exact) / empty.index_add(0, place, weights)
+    groups = torch.unique(group_ids)
+    return torch.stack([rlhf_quality(rewards[group_ids == group].detach(), beta=beta) for group in groups])
 
 
 def _field(batch: Any, name: str) -> Any:

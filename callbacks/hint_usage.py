@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from lit_rl.callbacks.held_out import HeldOutSums
 from lit_rl.distributed import gather_objects
 from lit_rl.environments.problems import TaskSource
 from lit_rl.episodes import Episode
@@ -23,7 +24,7 @@ PART = "hint"
 _TOLD = ("unhinted", "hint", "labels")
 
 
-class HintUsageReward(L.Callback):
+class HintUsageReward(HeldOutSums):
     """Writes whether a reply uses its hint and says so into ``reward_parts["hint"]`` of a batch.
 
     Of each reply to a hinted question: 1 if its answer differs from the likeliest one without the hint, both could be
@@ -67,6 +68,7 @@ class HintUsageReward(L.Callback):
         speaker: str = "speaker",
         max_rows: int = 256,
     ):
+        super().__init__()
         if not phrases or not all(phrase.strip() for phrase in phrases):
             raise ValueError(
                 f"HintUsageReward: phrases are {list(phrases)}; give at least one, and none that is empty."
@@ -77,7 +79,6 @@ class HintUsageReward(L.Callback):
         self.phrases, self.whole_word, self.judge = tuple(phrases), whole_word, judge
         self.greedy = SamplingSettings(temperature=0.0, max_tokens=max_tokens)
         self.tags, self.speaker, self.max_rows = tags or ThinkTags(), speaker, max_rows
-        self._held_out_sums: dict[str, Sums] = {}
 
     # -- Lightning's hooks -------------------------------------------------------------------------------------
 
@@ -95,27 +96,8 @@ class HintUsageReward(L.Callback):
         sums = added(gather_objects(hint_sums(self.pay(batch, pl_module, _instruction(trainer)))))
         batch.figures |= {f"train/{name}": value for name, value in means(sums).items()}
 
-    def on_validation_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self._add_held_out(trainer, pl_module, batch)
-
-    def on_test_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self._add_held_out(trainer, pl_module, batch)
-
-    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._held_out_sums.clear()
-
-    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._held_out_sums.clear()
-
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._log_held_out(pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._log_held_out(pl_module, "test")
+    def held_out_sums(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any) -> Sums:
+        return hint_sums(self.pay(batch, pl_module, _instruction(trainer)))
 
     # -- what is paid ------------------------------------------------------------------------------------------
 
@@ -176,19 +158,6 @@ class HintUsageReward(L.Callback):
         return HintedItem(
             unhinted=unhinted, hinted=item.answer, hint=hint, attributed=bool(attributed), options=options
         )
-
-    # -- figures -----------------------------------------------------------------------------------------------
-
-    def _add_held_out(self, trainer: L.Trainer, module: L.LightningModule, batch: Any) -> None:
-        sums = hint_sums(self.pay(batch, module, _instruction(trainer)))
-        self._held_out_sums[batch.label] = added([self._held_out_sums.get(batch.label, {}), sums])
-
-    def _log_held_out(self, module: L.LightningModule, stage: str) -> None:
-        ranks = gather_objects(self._held_out_sums)
-        for label in dict.fromkeys(label for sums in ranks for label in sums):
-            for name, value in means(added(sums.get(label, {}) for sums in ranks)).items():
-                module.log(f"{stage}/{label}/{name}", value, batch_size=1)
-        self._held_out_sums = {}
 
 
 def changes_answer(item: HintedItem) -> bool:

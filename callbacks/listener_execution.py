@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from lit_rl.callbacks.held_out import HeldOutSums
 from lit_rl.datamodules.order import run_seed
 from lit_rl.distributed import gather_objects
 from lit_rl.listeners import ListenerPool
@@ -21,7 +22,7 @@ from lit_rl.verification.traces import FRACTIONS, ShortTrace, ThinkTags, Unit
 PART = "listener_match"
 
 
-class ListenerExecution(L.Callback):
+class ListenerExecution(HeldOutSums):
     """Writes how far a pool of listeners agrees with the speaker into ``reward_parts["listener_match"]`` of a batch.
 
     Each listener hears the question and the first quarter, half and three quarters of the reasoning, thinks it to the
@@ -79,6 +80,7 @@ class ListenerExecution(L.Callback):
         speaker: str = "speaker",
         seed: int | None = None,
     ):
+        super().__init__()
         self.rules = ExecutionRules(
             fractions=tuple(fractions),
             unit=unit,
@@ -90,7 +92,6 @@ class ListenerExecution(L.Callback):
         )
         self.credit = Credit(leak_policy=leak_policy, leak_penalty=leak_penalty, reward_scale=reward_scale)
         self.pool, self.speaker, self.seed = pool, speaker, seed
-        self._held_out_sums: dict[str, Sums] = {}
 
     # -- hooks -------------------------------------------------------------------------------------------------
 
@@ -114,29 +115,11 @@ class ListenerExecution(L.Callback):
         if isinstance(getattr(batch, "figures", None), dict):
             batch.figures |= figures
         else:
-            _log(pl_module, figures)
+            for name, value in figures.items():
+                pl_module.log(name, value, batch_size=1)
 
-    def on_validation_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self._listen_to_held_out(batch, pl_module)
-
-    def on_test_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self._listen_to_held_out(batch, pl_module)
-
-    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._held_out_sums.clear()
-
-    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._held_out_sums.clear()
-
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._log_held_out(pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._log_held_out(pl_module, "test")
+    def held_out_sums(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any) -> Sums:
+        return execution_sums(*self.listen(batch, pl_module))
 
     # -- listening ---------------------------------------------------------------------------------------------
 
@@ -159,18 +142,6 @@ class ListenerExecution(L.Callback):
         for listener in self.pool.everybody:
             listener.attach(module)
 
-    def _listen_to_held_out(self, batch: Any, module: Any) -> None:
-        sums = execution_sums(*self.listen(batch, module))
-        label = getattr(batch, "label", "")
-        self._held_out_sums[label] = added([self._held_out_sums.get(label, {}), sums])
-
-    def _log_held_out(self, module: L.LightningModule, stage: str) -> None:
-        ranks = gather_objects(self._held_out_sums)
-        for label in dict.fromkeys(label for sums in ranks for label in sums):
-            sums = added(rank_sums.get(label, {}) for rank_sums in ranks)
-            _log(module, {"/".join(filter(None, (stage, label, name))): x for name, x in means(sums).items()})
-        self._held_out_sums = {}
-
     def _costs(self) -> dict[str, float]:
         """What listeners that keep count have run or asked so far, in this process."""
         costs: dict[str, float] = {}
@@ -185,8 +156,3 @@ def _new_part(batch: Any, module: Any) -> Tensor:
     if isinstance(batch, Mapping):
         return torch.zeros(len(batch["completions"]), 1, device=module.device)
     return torch.zeros_like(batch.rewards, dtype=torch.float32)
-
-
-def _log(module: L.LightningModule, figures: Mapping[str, float]) -> None:
-    for name, value in figures.items():
-        module.log(name, value, batch_size=1)

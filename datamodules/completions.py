@@ -64,8 +64,8 @@ class CompletionDataModule(AloneDataModule):
         rollouts = super().play_alone(planned, label, settings)
         rollouts.reward_parts["correct"] = rollouts.rewards.clone()
         if self.quality is not None:
-            problems = {plan.index: plan.environment.problem for plan in planned}  # type: ignore[attr-defined]
-            self._pay(rollouts, [problems[index] for index in rollouts.episode_ids.tolist()])
+            worlds = {plan.index: plan.environment for plan in planned if isinstance(plan.environment, Completion)}
+            self._pay(rollouts, [worlds[index].problem for index in rollouts.episode_ids.tolist()])
         return rollouts
 
     def _pay(self, rollouts: Rollouts, problems: Sequence[Problem]) -> None:

@@ -137,10 +137,11 @@ class WorldDataModule(AloneDataModule):
     def _fill_next_values(self, rollouts: Rollouts, planned: Sequence[Planned], party: str) -> None:
         """The switch head (or the one there is) on the prompt after an episode that was cut off."""
         module = self._module()
-        policy, worlds = module.policy, {plan.index: plan.environment for plan in planned}
+        policy = module.policy
+        worlds = {plan.index: plan.environment for plan in planned if isinstance(plan.environment, WorldEpisode)}
         head = next(head for head in ("switch", "high", "low") if head in policy.value_heads)
         cut = [episode for episode in rollouts.episodes if episode.truncated]
-        asks = [worlds[episode.index].ask() for episode in cut]  # type: ignore[attr-defined]
+        asks = [worlds[episode.index].ask() for episode in cut]
         prompts = [policy.chat.opening(self.party, ask.messages, ask.role).ids for ask in asks]
         values = prompt_values(policy, prompts, party=party, head=head, token_budget=module.micro_batch_tokens)
         last_row = {index: row for row, index in enumerate(rollouts.episode_ids.tolist())}

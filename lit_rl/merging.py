@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from lit_rl.frozen_adapter import check_adapter_folder
-from lit_rl.policy import PolicyConfig, load_base, load_tokenizer, model_path
+from lit_rl.loading import load_base, load_tokenizer, model_path
+from lit_rl.policy import PolicyConfig
 
 
 def merge_adapters(base: PolicyConfig, adapters: Sequence[str | Path], output: str | Path) -> Path:

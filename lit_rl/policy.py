@@ -2,9 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,91 +13,13 @@ from torch import Tensor, nn
 from lit_rl import frozen_adapter
 from lit_rl.chat import ChatFormat, TemplateMismatch
 from lit_rl.constraints import ConstraintTable
+from lit_rl.loading import load_base, load_tokenizer, model_path, with_adapters
 from lit_rl.objectives import chunked_log_probs, log_probs_from_logits
+from lit_rl.policy_config import LoRA, PolicyConfig
 from lit_rl.sampler_rows import rows_work
 from lit_rl.sampling import Sampler, SamplingSettings
-from lit_rl.tiny import TinyModel, materialize
 
-
-@dataclass(kw_only=True)
-class LoRA:
-    """A low-rank adapter of one party.
-
-    Args:
-        rank: Of the update.
-        alpha: Scale; the update is multiplied by ``alpha / rank``.
-        target_modules: Names of the layers to adapt, or "all-linear" (the output head stays out).
-    """
-
-    rank: int = 16
-    alpha: float = 32.0
-    target_modules: str | list[str] = "all-linear"
-
-
-@dataclass(kw_only=True)
-class PolicyConfig:
-    """What to load and how; plain values, so that a checkpoint can hold it.
-
-    Args:
-        path: Folder or hub id of a causal LM with a chat template.
-        tiny: Build a small random model instead of ``path``.
-        adapters: One LoRA adapter per trained party; None trains all weights.
-        frozen_adapter: Folder of a LoRA adapter as PEFT writes it that acts under every party, and alone as the
-            reference: part of the base, never trained or in a checkpoint; needs ``adapters``.
-        quantization: "nf4" loads the frozen base in 4 bits (bitsandbytes); needs ``adapters``.
-        dtype: Of weights and computation; log-probs are float32 always.
-        value_heads: Names of scalar heads on the last hidden state.
-        rows: "dialogue" keeps a dialogue in one training row, "turn" gives each turn its own (its prompt is rendered
-            anew, as templates that drop earlier thinking need), "auto" tries the first and falls back to the second.
-        prefill: Text that opens every reply of a party, inserted and not learned.
-        max_length: Longest row in tokens; None takes the model's own limit.
-        gradient_checkpointing: Recompute activations in backward.
-        attn_implementation: As in transformers; None takes its default.
-        seed: Of adapter and head weights.
-    """
-
-    path: str | None = None
-    tiny: TinyModel | None = None
-    adapters: dict[str, LoRA] | None = None
-    frozen_adapter: str | None = None
-    quantization: Literal["nf4"] | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    value_heads: list[str] = field(default_factory=list)
-    rows: Literal["auto", "dialogue", "turn"] = "auto"
-    prefill: dict[str, str] = field(default_factory=dict)
-    max_length: int | None = None
-    gradient_checkpointing: bool = False
-    attn_implementation: str | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if (self.path is None) == (self.tiny is None):
-            raise ValueError("policy: give exactly one of policy.path (a model folder or hub id) and policy.tiny.")
-        if self.quantization and not self.adapters:
-            raise ValueError("policy.quantization freezes the base: name the parties to train in policy.adapters.")
-        if self.adapters is not None and not self.adapters:
-            raise ValueError("policy.adapters is empty; name at least one party, or leave it out to train all weights.")
-        for party in self.adapters or {}:
-            if not re.fullmatch(r"\w+", party) or party == "value_heads":
-                raise ValueError(f"policy.adapters: {party!r} is no name for a party; use letters, digits and '_'.")
-        if self.frozen_adapter is not None:
-            self._check_frozen_adapter()
-
-    def _check_frozen_adapter(self) -> None:
-        if not self.adapters:
-            raise ValueError(
-                "policy.frozen_adapter is never trained: name the parties to train in policy.adapters, or merge it "
-                "into the base first (scripts/merge_adapters.py)."
-            )
-        if frozen_adapter.NAME in self.adapters:
-            raise ValueError(
-                f"policy.adapters has a party {frozen_adapter.NAME!r}, as policy.frozen_adapter is called; name it "
-                "otherwise."
-            )
-        try:
-            frozen_adapter.check_adapter_folder(str(self.frozen_adapter))
-        except ValueError as error:
-            raise ValueError(f"policy.frozen_adapter: {error}") from error
+__all__ = ["LoRA", "Policy", "PolicyConfig"]
 
 
 class Policy(nn.Module):
@@ -125,7 +46,7 @@ class Policy(nn.Module):
         self.rows_per = self._rows_per(config.rows)
         self.model = load_base(self.path, config, torch.device(device))
         if config.adapters:
-            self.model = _with_adapters(self.model, config)
+            self.model = with_adapters(self.model, config)
         self.parties = tuple(config.adapters or ())
         if config.frozen_adapter is not None:  # in checkpoints, which do not hold the adapter itself
             self.register_buffer("frozen_fingerprint", frozen_adapter.fingerprint(config.frozen_adapter))
@@ -411,73 +332,3 @@ class Policy(nn.Module):
                 stacklevel=3,
             )
         return exact
-
-
-def model_path(config: PolicyConfig) -> str:
-    """Folder or hub id of the base, which a tiny model is built in first."""
-    return str(materialize(config.tiny)) if config.tiny is not None else str(config.path)
-
-
-def load_tokenizer(path: str) -> Any:
-    """The tokenizer in a model's folder or at a hub id; raises ValueError if there is none."""
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-    from transformers.models.auto.tokenization_auto import get_tokenizer_config
-
-    try:
-        # AutoTokenizer goes by the *model's* type: a Qwen2 with a tokenizer of its own would get Qwen2's splitting.
-        named = get_tokenizer_config(path).get("tokenizer_class")
-        own = named in ("TokenizersBackend", "PreTrainedTokenizerFast")
-        return (PreTrainedTokenizerFast if own else AutoTokenizer).from_pretrained(path)
-    except OSError as error:
-        raise ValueError(
-            f"policy.path {path!r} is neither a folder with a model and its tokenizer nor a reachable hub id: {error}"
-        ) from error
-
-
-def load_base(path: str, config: PolicyConfig, device: torch.device) -> Any:
-    """The causal LM at ``path`` in the type and quantization of ``config``, without its adapters."""
-    from transformers import AutoModelForCausalLM
-
-    dtype = getattr(torch, config.dtype)
-    options: dict[str, Any] = {"dtype": dtype}
-    if config.attn_implementation:
-        options["attn_implementation"] = config.attn_implementation
-    if config.quantization == "nf4":
-        from transformers import BitsAndBytesConfig
-
-        options["device_map"] = {"": device}
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-            bnb_4bit_quant_storage=dtype,  # sharded strategies need storage of the computing type
-        )
-    model: Any = AutoModelForCausalLM.from_pretrained(path, **options)
-    return model if config.quantization else model.to(device)
-
-
-def _with_adapters(model: Any, config: PolicyConfig) -> Any:
-    # Without PEFT's preparation for 4 bits: it makes embeddings and norms float32, and bitsandbytes multiplies in the
-    # type of what comes in, so that all would be computed in float32 whatever ``dtype`` says.
-    from peft import LoraConfig, get_peft_model
-
-    lora = {
-        party: LoraConfig(
-            r=spec.rank,
-            lora_alpha=spec.alpha,  # type: ignore[arg-type]  # PEFT only divides it
-            target_modules=spec.target_modules,
-            lora_dropout=0.0,
-            task_type="CAUSAL_LM",
-        )
-        for party, spec in (config.adapters or {}).items()
-    }
-    names: Sequence[str] = list(lora)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        wrapped = get_peft_model(model, lora[names[0]], adapter_name=names[0])
-        for name in names[1:]:
-            wrapped.add_adapter(name, lora[name])
-    if config.frozen_adapter is not None:
-        frozen_adapter.attach(wrapped, config.frozen_adapter)
-    return wrapped

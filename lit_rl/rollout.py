@@ -147,6 +147,7 @@ class _Game:
         try:
             outcome = plan.environment.begin()
         except Exception as error:
+            _close(plan.environment)
             self._failed(plan, f"begin() raised {error!r}", error)
             return
         if outcome.ask is None:
@@ -371,15 +372,3 @@ def fill_reference(rollouts: Rollouts, policy: Policy, *, token_budget: int) -> 
             )
             filled[rows, : log_probs.shape[1]] = log_probs
     rollouts.ref_log_probs = filled
-
-
-@torch.no_grad()
-def fill_values(rollouts: Rollouts, policy: Policy, *, party: str, head: str, token_budget: int) -> None:
-    """Write ``values``: value head ``head`` of ``party``'s hidden states at every token."""
-    filled = torch.zeros_like(rollouts.old_log_probs)
-    with policy.acting_as(party):
-        for rows in rollouts.micro_batch_rows(token_budget):
-            part = rollouts.select(rows)
-            values = policy.values(part.input_ids, head) * part.attention_mask
-            filled[rows, : values.shape[1]] = values
-    rollouts.values = filled

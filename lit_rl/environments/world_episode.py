@@ -53,11 +53,7 @@ class WorldEpisode:
         self.subgoal: str | None = None  # of whoever plans
 
     def begin(self) -> Outcome:
-        try:
-            self.observation = self.world.reset()
-        except Exception:
-            self.world.close()
-            raise
+        self.observation = self.world.reset()
         return Outcome(ask=self.ask())
 
     def act(self, reply: Reply) -> Outcome:
@@ -87,11 +83,7 @@ class WorldEpisode:
         action = said if known is None else known
         info = {**facts, "observation": seen.text, "action": action, "admissible": admissible}
         info["valid"] = valid and (admissible or not self.strict_actions)
-        try:
-            step = checked(self.world.step(action), self.world)
-        except Exception:
-            self.world.close()
-            raise
+        step = checked(self.world.step(action), self.world)
         self.history.append((seen.text, action))
         self.observation = step.observation
         return self._after(step, {**step.info, **info})
@@ -101,7 +93,6 @@ class WorldEpisode:
         late = len(self.history) == self.max_turns
         if not (step.terminated or step.truncated or late):
             return Outcome(ask=self.ask(), rewards=rewards, info=info)
-        self.world.close()
         if step.terminated:
             solved = step.info.get("success", step.reward > 0)
             return Outcome(rewards=rewards, info=info, stop_reason="solved" if solved else "failed", terminated=True)

@@ -120,20 +120,8 @@ class LocalListener(SampledListener):
         kwargs: Of `SampledListener`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        policy: PolicyConfig,
-        *,
-        settings: SamplingSettings | None = None,
-        tags: ThinkTags | None = None,
-        prompt_mode: PromptMode = "chat",
-        instruction: str | None = None,
-        max_rows: int = 256,
-    ):
-        super().__init__(
-            name, settings=settings, tags=tags, prompt_mode=prompt_mode, instruction=instruction, max_rows=max_rows
-        )
+    def __init__(self, name: str, policy: PolicyConfig, **kwargs: Any):
+        super().__init__(name, **kwargs)
         self.policy_config = policy
 
     @property
@@ -158,20 +146,8 @@ class PolicyListener(SampledListener):
         kwargs: Of `SampledListener`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        adapter: str | None = None,
-        *,
-        settings: SamplingSettings | None = None,
-        tags: ThinkTags | None = None,
-        prompt_mode: PromptMode = "chat",
-        instruction: str | None = None,
-        max_rows: int = 256,
-    ):
-        super().__init__(
-            name, settings=settings, tags=tags, prompt_mode=prompt_mode, instruction=instruction, max_rows=max_rows
-        )
+    def __init__(self, name: str, adapter: str | None = None, **kwargs: Any):
+        super().__init__(name, **kwargs)
         self.adapter = adapter
 
     @property

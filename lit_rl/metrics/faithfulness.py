@@ -161,8 +161,9 @@ class AreasOverCurve(ItemMetric):
         figures = {}
         for indicator in ("match", "accuracy", "solved_only"):
             used, excluded = self._used(indicator), self.excluded() | self._further(indicator)
-            for scaling, suffix in (("normalized", ""), ("released", "_released")):
-                areas = area_over_curve(used, self.grid, scaling=scaling)  # type: ignore[arg-type]
+            for scaling in get_args(Scaling):
+                suffix = "" if scaling == "normalized" else f"_{scaling}"
+                areas = area_over_curve(used, self.grid, scaling=scaling)
                 figures[indicator + suffix] = mean(areas, excluded, seed=self.seed)
         return figures
 

@@ -87,21 +87,6 @@ def expected_distinct(probabilities: Sequence[float], draws: int) -> float:
     return math.fsum(1 - (1 - p) ** draws for p in probabilities)
 
 
-def win_rate(rewards: Tensor, baseline: Tensor) -> float:
-    """Share of responses better than a baseline's to the same prompt, ties one half; NaN of none.
-
-    Args:
-        rewards: Quality of each response, float ``(K,)``.
-        baseline: Quality of each of the baseline's, ``(K,)``.
-    """
-    if rewards.shape != baseline.shape:
-        raise ValueError(
-            f"win_rate: there are {tuple(rewards.shape)} rewards and {tuple(baseline.shape)} of the baseline; give "
-            "one each per prompt."
-        )
-    return float(((rewards > baseline).double() + (rewards == baseline).double() / 2).mean())
-
-
 def at_quality(qualities: Sequence[float], figures: Sequence[float], quality: float) -> float:
     """A figure where a sweep reaches a quality: on the straight line between its two neighbours; NaN outside of it.
 

@@ -11,33 +11,6 @@ from torch import Tensor
 from lit_rl.objectives.shaping import shaping_terms
 
 
-def implicit_rewards(
-    log_probs: Tensor, ref_log_probs: Tensor | None, *, entropy: float | Tensor, reference: float | Tensor = 0.0
-) -> Tensor:
-    """The quality a policy ascribes to responses, ``a log pi - b log p``, up to a constant of the prompt.
-
-    For logging; the losses take `preference_margin`.
-
-    Args:
-        log_probs: Of whole responses, float ``(B,)``.
-        ref_log_probs: The same under the reference, float ``(B,)``; None if ``reference`` is 0.
-        entropy: ``a``, greater than 0.
-        reference: ``b``, at least 0.
-
-    Returns:
-        Float ``(B,)``, without gradient.
-
-    Raises:
-        ValueError: ``ref_log_probs`` is missing.
-
-    Example:
-        >>> import torch
-        >>> implicit_rewards(torch.tensor([-12.0]), torch.tensor([-13.0]), entropy=0.5, reference=0.25)
-        tensor([-2.7500])
-    """
-    return -shaping_terms(log_probs, ref_log_probs, entropy=entropy, reference=reference).detach()
-
-
 def preference_margin(
     chosen_log_probs: Tensor,
     rejected_log_probs: Tensor,

@@ -37,9 +37,12 @@ class Rates(NamedTuple):
 
 
 def worlds_of(source: WorldSource, count: int) -> list[AdvisedWorld]:
-    worlds = [source[index] for index in range(count)]
-    assert all(isinstance(world, AdvisedWorld) for world in worlds)
-    return worlds  # type: ignore[return-value]
+    worlds: list[AdvisedWorld] = []
+    for index in range(count):
+        world = source[index]
+        assert isinstance(world, AdvisedWorld)
+        worlds.append(world)
+    return worlds
 
 
 def replies_of(world: AdvisedWorld) -> list[tuple[str, str]]:
@@ -76,6 +79,7 @@ def turn_seconds(source: WorldSource, ways: list[list[tuple[str, str]]]) -> floa
         episode.begin()
         for reply in replies:
             episode.act(reply)
+        episode.close()
     return time.perf_counter() - start
 
 

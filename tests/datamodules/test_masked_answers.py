@@ -20,11 +20,12 @@ from lit_rl.datamodules.masked_answers import MaskedAnswers
 from lit_rl.environments.tracking_swaps import TrackingSwaps
 from lit_rl.episodes import Rollouts
 from lit_rl.listeners import ListenerPool, ScriptedListener
+from lit_rl.loading import load_tokenizer
 from lit_rl.masked_answers import RecordedTrace, answer_ids, cut_at_tag, is_kept, masked_answer, read_traces
 from lit_rl.methods.masked_answers import MaskedAnswerFineTuning
 from lit_rl.methods.remul import REMUL
 from lit_rl.objectives import masked_cross_entropy
-from lit_rl.policy import LoRA, Policy, PolicyConfig, load_tokenizer
+from lit_rl.policy import LoRA, Policy, PolicyConfig
 from lit_rl.sampling import SamplingSettings
 from lit_rl.tiny import TinyModel, materialize
 from lit_rl.weight_files import sign

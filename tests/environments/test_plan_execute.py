@@ -41,10 +41,17 @@ def said(switch: bool, subgoal: str = "end", action: str = "go right") -> Reply:
 
 
 def played(episode: PlanExecuteEpisode, *replies: Reply | str) -> list[Outcome]:
-    outcomes = [episode.begin()]
-    for reply in replies:
-        assert outcomes[-1].ask is not None, "the episode is over"
-        outcomes.append(episode.act(Reply(text=reply) if isinstance(reply, str) else reply))
+    """As the rollout plays: closed when it is over or raises."""
+    going_on = False
+    try:
+        outcomes = [episode.begin()]
+        for reply in replies:
+            assert outcomes[-1].ask is not None, "the episode is over"
+            outcomes.append(episode.act(Reply(text=reply) if isinstance(reply, str) else reply))
+        going_on = outcomes[-1].ask is not None
+    finally:
+        if not going_on:
+            episode.close()
     return outcomes
 
 

@@ -30,7 +30,6 @@ from lit_rl.metrics.sampled_answers import (
     pass_at_k,
     sequence_entropy,
     token_entropy,
-    win_rate,
 )
 from lit_rl.metrics.syntactic import DependencyTree, subtree_similarity, syntactic_diversity
 
@@ -271,10 +270,6 @@ def test_expected_distinct_by_section_10_1() -> None:
 
 
 def test_quality() -> None:
-    assert win_rate(torch.tensor([1.0, 2.0, 3.0, 0.0]), torch.tensor([0.0, 2.0, 4.0, 0.0])) == 0.5
-    assert math.isnan(win_rate(torch.zeros(0), torch.zeros(0)))
-    with pytest.raises(ValueError, match="one each per prompt"):
-        win_rate(torch.zeros(2), torch.zeros(3))
     # qempo.md 10.1, entropies of QEMPO along its frontier
     qualities, entropies = [0.95, 0.75, 0.85], [0.903296, 1.606379, 1.377855]
     assert at_quality(qualities, entropies, 0.80) == close((1.606379 + 1.377855) / 2)

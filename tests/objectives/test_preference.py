@@ -15,7 +15,6 @@ from torch import Tensor
 
 from lit_rl.objectives.max_entropy import optimum
 from lit_rl.objectives.preference import (
-    implicit_rewards,
     pairwise_loss,
     preference_margin,
     regression_loss,
@@ -56,12 +55,6 @@ def test_losses_of_section_10_4(
     close(grads[0], slope)
     close(grads[1], -slope)
     close(grads[0], -entropy / (1 + math.exp(margin)), 1e-12)  # - a sigmoid(-m), section 5
-    rewards = [
-        implicit_rewards(policy, reference_, entropy=entropy, reference=reference)
-        for policy, reference_ in zip((chosen, rejected), ref, strict=True)
-    ]
-    close(rewards[0] - rewards[1], margin, 1e-12)
-    assert not rewards[0].requires_grad
     if reference == 0:
         assert torch.equal(preference_margin(chosen, rejected, None, None, entropy=entropy), got)
 
@@ -236,8 +229,6 @@ def test_bad_input_is_refused() -> None:
         preference_margin(row, row, row, None, entropy=0.1, reference=0.1)
     with pytest.raises(ValueError, match="reference 0.1 and no ref_log_probs"):
         preference_margin(row, row, None, None, entropy=0.1, reference=0.1)
-    with pytest.raises(ValueError, match="reference 0.1 and no ref_log_probs"):
-        implicit_rewards(row, None, entropy=0.1, reference=0.1)
     with pytest.raises(ValueError, match=r"margin \(3,\) and preference \(3, 1\) must have one shape"):
         soft_label_loss(row, row[:, None])
     with pytest.raises(ValueError, match=r"margin \(3,\) and quality_difference \(1,\)"):

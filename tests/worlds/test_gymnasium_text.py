@@ -66,6 +66,7 @@ def test_a_whole_episode() -> None:
     episode.act(Reply(text=render_plan_execute(True, "all", "left")))
     outcome = episode.act(Reply(text=render_plan_execute(False, "all", "right")))
     assert outcome.stop_reason == "solved" and outcome.rewards == {"agent": 1.0}
+    episode.close()
     assert world.env.closed == 1  # type: ignore[attr-defined]
 
 
