@@ -32,6 +32,20 @@ def test_the_verifier_pays_by_default(attach: Attach) -> None:
     assert all(info["prompt"] == "find n in 0 14" for info in infos)
 
 
+def test_the_verdict_is_a_copy_and_noise_differs_by_condition(attach: Attach) -> None:
+    settings = SamplingSettings(max_tokens=8)
+    module = attach(data(student=settings, evaluation=settings, tasks_per_batch=4))
+    batch = next(iter(module.train_dataloader()))
+    verdicts = batch.rewards.clone()
+    batch.rewards += 1.0
+    assert torch.equal(batch.reward_parts["correct"], verdicts)
+    (held_out, *_) = module.val_dataloader()
+    trained = {episode.index: episode.turns[0].text for episode in batch.episodes}
+    played = {episode.index: episode.turns[0].text for episode in next(iter(held_out)).episodes}
+    assert played.keys() <= trained.keys()
+    assert any(trained[index] != text for index, text in played.items()), "one prompt, one index, other noise"
+
+
 def test_a_function_pays(attach: Attach) -> None:
     def length(problem: Problem, completion: str) -> float:
         return len(completion.split()) + 100.0 * int(problem.gold)

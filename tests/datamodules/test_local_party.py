@@ -8,7 +8,7 @@ import torch
 
 from lit_rl.datamodules import Dialogue, DidacticDataModule
 from lit_rl.environments import HigherLower, NumberSearch
-from lit_rl.environments.base import Message
+from lit_rl.environments.base import Message, Reply
 from lit_rl.local_party import LocalParty
 from lit_rl.parties import Call, Party, PartyError
 from lit_rl.policy import LoRA, Policy, PolicyConfig
@@ -81,6 +81,16 @@ def test_no_room_names_the_episode() -> None:
         LocalParty(PolicyConfig(tiny=TINY), GREEDY, max_rows=0)
 
 
+class Noting(LocalParty):
+    """Remembers what it was asked."""
+
+    heard: tuple[Call, ...] = ()
+
+    def reply(self, calls: Sequence[Call]) -> list[Reply]:
+        self.heard += tuple(calls)
+        return super().reply(calls)
+
+
 def test_as_a_teacher_and_as_the_critic_of_a_student(attach: Callable[..., Any]) -> None:
     tasks, teacher = NumberSearch(15), LocalParty(PolicyConfig(tiny=TINY), DRAWN)
     student = Policy(PolicyConfig(tiny=TINY, prefill={"student": "ans "}))
@@ -90,13 +100,15 @@ def test_as_a_teacher_and_as_the_critic_of_a_student(attach: Callable[..., Any])
     taught = attach(DidacticDataModule(tasks, teacher, student=settings, dialogue=briefing, **small), policy=student)
     heard = [t for e in next(iter(taught.train_dataloader())).episodes for t in e.turns if t.party == "teacher"]
     assert heard and any(turn.text for turn in heard)
-    critic = LocalParty(PolicyConfig(tiny=TINY), DRAWN)
+    critic = Noting(PolicyConfig(tiny=TINY), DRAWN)
     alone = DidacticDataModule(
-        tasks, HigherLower(), student=settings, conditions=["self_crit_base"], base_critic=critic, **small
-    )
+        tasks, HigherLower(), student=settings, conditions=["self_crit_base"], base_critic=critic,
+        max_critique_tokens=3, **small,
+    )  # fmt: skip
     episodes = next(iter(attach(alone, "validate", policy=student).val_dataloader()[0])).episodes
     critiques = [turn for episode in episodes for turn in episode.turns if turn.info.get("critique")]
     assert critiques and all(turn.party == "critic" for turn in critiques) and critic.work.decoded > 0
+    assert {(call.role, call.max_tokens) for call in critic.heard} == {("user", 3)}
     bare = attach(DidacticDataModule(tasks, HigherLower(), conditions=["self_crit_base"], **small), "test")
     with pytest.raises(ValueError, match=r"or a data.base_critic"):
         bare.test_dataloader()

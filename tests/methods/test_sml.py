@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -348,3 +349,13 @@ def test_learns_to_find_a_number_with_its_teacher() -> None:
     Whoever does not listen finds 2 of 3 with two guesses at most, for which about one run in four settles.
     """
     assert any(accuracy_after_training(seed) > 0.95 for seed in (2, 3, 0))
+
+
+def test_every_way_of_clipping_is_counted() -> None:
+    """Ratios e, e^-1, e^2 and 1 with clips of 0.2 and a dual clip of 3: high, low, dual, none."""
+    method = sml(dual_clip=3.0)
+    log_probs, mask = torch.tensor([[0.0, 1.0, -1.0, 2.0, 0.0]]), torch.tensor([[False, True, True, True, True]])
+    advantages = torch.tensor([[0.0, 1.0, -1.0, -1.0, 1.0]])
+    batch: Any = SimpleNamespace(old_log_probs=torch.zeros(1, 5), loss_mask=mask, advantages=advantages)
+    clipped, tokens = method.step_figures(batch, log_probs)["clip_fraction"]
+    assert (int(clipped), int(tokens)) == (3, 4)
