@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lit_rl.frozen_adapter import CONFIG
 from lit_rl.merging import merge_adapters
 from lit_rl.policy import LoRA, PolicyConfig
-from scripts.reproduce.arms import ROOT, lit_rl, run
+from scripts.reproduce.arms import ROOT, apart, lit_rl, run
 
 PARTS = ("warm_up", "stage_1", "stage_2", "merge", "evaluate")
 EXPORT, CHECKPOINT, SPEAKER = "checkpoints/last-policy", "checkpoints/last.ckpt", "speaker"
@@ -90,7 +90,8 @@ class Recipe:
         if SPEAKER not in adapters:
             raise ValueError(f"The second stage in {folder} trained no adapter {SPEAKER!r}; nothing is to be merged.")
         kept = {name: policy[name] for name in ("path", "frozen_adapter", "quantization", "dtype")}
-        merge_adapters(PolicyConfig(adapters=adapters, **kept), [folder / EXPORT / SPEAKER], self.merged)
+        base = PolicyConfig(adapters=adapters, **kept)
+        apart("merging", lambda: merge_adapters(base, [folder / EXPORT / SPEAKER], self.merged), folder / "merge.log")
 
     def evaluate(self) -> None:
         run_ = self.parts["evaluate"]

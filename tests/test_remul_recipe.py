@@ -1,6 +1,7 @@
 """One command runs both stages of REMUL, the merge and the evaluation, and finds again what is finished."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 import yaml
 
 import lit_rl.lightning_cli  # noqa: F401  # before the fork, so that no child has to
+from lit_rl.merging import merge_adapters
 from lit_rl.policy import Policy, PolicyConfig
 from scripts import remul_recipe
 
@@ -72,6 +74,13 @@ def test_from_warm_up_to_evaluation(
     adapters: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = recipe(tmp_path, adapters)
+    merging = tmp_path / "merged_by"
+
+    def merge(*arguments: Any) -> Path:
+        merging.write_text(str(os.getpid()))
+        return merge_adapters(*arguments)
+
+    monkeypatch.setattr(remul_recipe, "merge_adapters", merge)
     with pytest.raises(SystemExit, match="error: There is no .*which the first stage writes; run stage_1"):
         main(path, monkeypatch, "stage_2")
     main(path, monkeypatch, "warm_up", "stage_1")
@@ -84,6 +93,7 @@ def test_from_warm_up_to_evaluation(
     assert json.loads((tmp_path / "end/validation_before.json").read_text())["conditions"]
     second = yaml.safe_load((tmp_path / "second/config.yaml").read_text())["model"]["init_args"]["policy"]
     assert bool(second["frozen_adapter"]) == adapters
+    assert int(merging.read_text()) != os.getpid(), "or runs after it, forked by a process with threads, never end"
     # What was merged is the second stage's model, and no other's.
     merged = logits(PolicyConfig(path=str(tmp_path / "merged")))
     attached = second_stage(second, tmp_path / "second/checkpoints/last-policy/speaker")

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,26 @@ _FORK = multiprocessing.get_context("fork")  # a child has everything imported a
 
 def lit_rl(*arguments: str, log: Path) -> float:
     """Run ``lit-rl`` in a forked child; returns wall-clock seconds, raises with the end of its output."""
+    return apart(f"lit-rl {' '.join(arguments)}", partial(lightning_cli.main, arguments), log)
+
+
+def apart(name: str, work: Callable[[], Any], log: Path) -> float:
+    """Do ``work`` in a forked child, its output in a file; returns wall-clock seconds, raises with the end of it.
+
+    A process that has computed with several threads must not fork: its children would wait for threads that are not
+    there.  So whatever computes before another run does so in a child as well.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    child = _FORK.Process(target=_in_child, args=(arguments, log))
+    child = _FORK.Process(target=_in_child, args=(work, log))
     child.start()
     child.join()
     if child.exitcode:
-        raise RuntimeError(f"lit-rl {' '.join(arguments)} ended with {child.exitcode}:\n{log.read_text()[-2000:]}")
+        raise RuntimeError(f"{name} ended with {child.exitcode}:\n{log.read_text()[-2000:]}")
     return time.perf_counter() - start
 
 
-def _in_child(arguments: Sequence[str], log: Path) -> None:
+def _in_child(work: Callable[[], Any], log: Path) -> None:
     with log.open("w") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
@@ -43,7 +53,7 @@ def _in_child(arguments: Sequence[str], log: Path) -> None:
     os.chdir(ROOT)
     # torch makes its thread pool anew after a fork, when first asked, and two threads must not be first together.
     torch.set_num_threads(torch.get_num_threads())
-    lightning_cli.main(arguments)
+    work()
     sys.stdout.flush()
 
 

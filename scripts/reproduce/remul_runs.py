@@ -7,7 +7,7 @@ from typing import Any
 
 from lit_rl.merging import merge_adapters
 from lit_rl.policy import PolicyConfig
-from scripts.reproduce.arms import ROOT, run, validate
+from scripts.reproduce.arms import ROOT, apart, run, validate
 
 CONFIGS = ROOT / "configs/remul"
 VARIANTS = CONFIGS / "variants"
@@ -162,7 +162,8 @@ def second_stage(folder: Path, stage: Path, walks: Sequence[str], answer_filter:
     options = (START, str(first), *ANSWERS, "--data.init_args.answer_filter", answer_filter)
     run(stage, CONFIGS / "masked_answers.yaml", *walks, *options, validate=False)
     if not merged.exists():
-        merge_adapters(PolicyConfig(path=str(first)), [stage / POLICY / "speaker"], merged)
+        adapters = [stage / POLICY / "speaker"]
+        apart("merging", lambda: merge_adapters(PolicyConfig(path=str(first)), adapters, merged), stage / "merge.log")
     return merged
 
 
