@@ -18,6 +18,17 @@ Values = list[float | None]  # one per token; None where there is none, or none 
 
 
 @dataclass(frozen=True, slots=True)
+class ShownCredit:
+    """What credit on two time scales gave a turn; None where that level decided nothing."""
+
+    begins: bool  # a segment
+    subgoal: str  # in force from this turn on
+    switch: float | None
+    high: float | None
+    low: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class ShownTurn:
     """One turn; the lists run over ``tokens``, a single number stands for all of them."""
 
@@ -32,6 +43,7 @@ class ShownTurn:
     verdict: str  # "right", "wrong" or ""
     remark: str  # the answer if it does not meet the eye, or what it was instead of one
     cut: int | None  # characters left out, if any
+    credit: ShownCredit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +60,13 @@ class ShownDialogue:
 def shown_dialogue(episode: LoggedEpisode) -> ShownDialogue:
     """A logged episode with its text as the page shows it."""
     assert episode.turns is not None
-    known = TokenValues(episode)
+    known, credits = TokenValues(episode), _credits(episode)
     allowance = MAX_CHARACTERS
     turns: list[ShownTurn] = []
     taken = [turn for turn in episode.turns if turn.stop_reason != "epilogue"]
     for number, turn in enumerate(taken):
-        shown = _turn(turn, "" if number and _shows(taken[number - 1], turn) else turn.heard or "", known, allowance)
+        heard = "" if number and _shows(taken[number - 1], turn) else turn.heard or ""
+        shown = _turn(turn, heard, known, credits.get((turn.party, turn.exchange)), allowance)
         allowance -= len(shown.text) + len(shown.heard) + len("".join(shown.tokens or ()))
         turns.append(shown)
     solved_at = next((turn.exchange for turn in taken if turn.info.get("correct")), None)
@@ -92,11 +105,16 @@ class TokenValues:
             self._add(row)
 
     def _add(self, row: Any) -> None:
-        advantages = row.get("advantages")
-        for place in np.flatnonzero(row["loss_mask"]).tolist():
-            key = int(row["party_ids"][place]), int(row["turn_ids"][place])
-            advantage = None if advantages is None else _finite(advantages[place])
-            self._tokens.setdefault(key, []).append((_finite(row["old_log_probs"][place]), advantage))
+        learned, advantages = row["loss_mask"], row.get("advantages")
+        if not learned.any():
+            return
+        owner = int(row["party_ids"][learned][0])
+        for place in np.flatnonzero(row["party_ids"] == owner).tolist():
+            numbers: tuple[float | None, float | None] = (None, None)  # sampled, but credit took it from the loss
+            if learned[place]:
+                advantage = None if advantages is None else _finite(advantages[place])
+                numbers = _finite(row["old_log_probs"][place]), advantage
+            self._tokens.setdefault((owner, int(row["turn_ids"][place])), []).append(numbers)
 
     def take(self, turn: LoggedTurn) -> tuple[Values, Values] | None:
         """Log-probs and advantages of the turn's tokens; None if the rows do not have just these tokens."""
@@ -109,7 +127,9 @@ class TokenValues:
         return log_probs, advantages
 
 
-def _turn(turn: LoggedTurn, heard: str, known: TokenValues, allowance: int) -> ShownTurn:
+def _turn(
+    turn: LoggedTurn, heard: str, known: TokenValues, credit: ShownCredit | None, allowance: int
+) -> ShownTurn:
     tokens, text = turn.tokens, "" if turn.tokens else turn.text.strip()
     opening = opening_of(turn)
     heard = heard.strip().removesuffix(opening).strip()
@@ -126,11 +146,32 @@ def _turn(turn: LoggedTurn, heard: str, known: TokenValues, allowance: int) -> S
         tokens=list(tokens[:kept]) if tokens else None,
         log_probs=log_probs[:kept],
         advantages=advantages[0] if len(set(advantages)) == 1 else advantages[:kept],
+        credit=credit,
         reward=_finite(turn.reward),
         verdict="" if "correct" not in turn.info else "right" if turn.info["correct"] else "wrong",
         remark=_remark(turn),
         cut=whole - len(heard) - len(text) - len("".join((tokens or ())[:kept])) or None,
     )
+
+
+def _credits(episode: LoggedEpisode) -> dict[tuple[str, int], ShownCredit]:
+    """By party and exchange, where every turn is a row and a callback gave credit on two levels."""
+    subgoals = {(turn.party, turn.exchange): turn.info.get("subgoal") for turn in episode.turns or ()}
+    found = {}
+    for row, extras in zip(episode.rows, episode.row_extras, strict=False):
+        learned = row["loss_mask"]
+        if "boundary" not in extras or "advantage_low" not in extras or not learned.any():
+            continue
+        key = episode.parties[int(row["party_ids"][learned][-1])], int(row["turn_ids"][learned][-1])
+        begins = bool(extras["boundary"])
+        found[key] = ShownCredit(
+            begins=begins,
+            subgoal=str(subgoals.get(key) or "")[:80],
+            switch=_finite(extras["advantage_switch"]) if "advantage_switch" in extras else None,
+            high=_finite(extras["advantage_high"]) if begins and "advantage_high" in extras else None,
+            low=_finite(extras["advantage_low"]),
+        )
+    return found
 
 
 def opening_of(turn: LoggedTurn) -> str:

@@ -32,6 +32,8 @@ TOKEN_ARRAYS = {
     "old_log_probs": "<f2",
     "advantages": "<f4",
 }
+# Per row, of the batch's ``extras``: what a credit callback decided of a turn that is a row.
+ROW_EXTRAS = ("boundary", "advantage_switch", "advantage_high", "advantage_low")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class LoggedEpisode:
     group: int
     rows: tuple[Mapping[str, np.ndarray], ...]
     rewards: np.ndarray  # float32 (rows, N)
+    row_extras: tuple[Mapping[str, float], ...] = ()  # of each row those of ``ROW_EXTRAS`` that the batch had
     task_id: str | None = None
     stop_reason: str | None = None
     turns: tuple[LoggedTurn, ...] | None = None  # of sampled episodes only
@@ -77,7 +80,7 @@ def batch_record(
     Args:
         batch: Has ``input_ids``, ``attention_mask``, ``party_ids``, ``turn_ids``, ``loss_mask``, ``old_log_probs``
             ``(B, T)``, ``rewards`` ``(B, N)``, ``group_ids``, ``episode_ids`` ``(B,)``; if known ``advantages``
-            ``(B, T)``, ``parties``, ``policy_version`` and ``episodes``.
+            ``(B, T)``, ``parties``, ``policy_version``, ``episodes`` and of ``extras`` those in ``ROW_EXTRAS``.
         batch_number: Training batches before this one.
         step: Optimizer steps taken.
         sample_size: Episodes whose text is kept, one of each group until there are enough.
@@ -118,6 +121,10 @@ def _row_arrays(batch: Any) -> dict[str, np.ndarray]:
             arrays[name] = tensor.detach().cpu()[mask].numpy().astype(dtype)
     for name, dtype in (("rewards", "<f4"), ("episode_ids", "<i8"), ("group_ids", "<i8")):
         arrays[name] = getattr(batch, name).detach().cpu().numpy().astype(dtype)
+    extras: Mapping[str, Tensor] = getattr(batch, "extras", {})
+    for name in ROW_EXTRAS:
+        if name in extras:
+            arrays[name] = extras[name].detach().cpu().numpy().astype("<f4")
     return arrays
 
 
@@ -272,6 +279,7 @@ def episodes_of(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Iterat
             group=int(arrays["group_ids"][rows[0]]),
             rows=tuple(tokens),
             rewards=arrays["rewards"][rows],
+            row_extras=tuple({n: float(arrays[n][r]) for n in ROW_EXTRAS if n in arrays} for r in rows),
             task_id=sample and sample["task_id"],
             stop_reason=sample and sample["stop_reason"],
             turns=turns,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lit_rl.episodes import Episode, Rollouts, Turn
-from lit_rl.reporting.dialogue import ShownDialogue, opening_of, outcome, shown_dialogue
+from lit_rl.reporting.dialogue import ShownCredit, ShownDialogue, opening_of, outcome, shown_dialogue
 from lit_rl.reporting.dialogues import as_plain, ends_then_middles, read_dialogues
 from lit_rl.reporting.episode_log import MAGIC, LoggedTurn, batch_record, read_episodes
 from tests.reporting.made_up_run import ID, WordLevel, make_run
@@ -230,3 +230,27 @@ def test_a_thousand_batches_are_read_in_seconds(tmp_path: Path) -> None:
     found = read_dialogues(folder / "episodes.bin")
     assert time.perf_counter() - start < 5
     assert found.logged["train"] == 1000 and found.views["train"][-1].batch == 999
+
+
+def test_segments_and_the_advantages_of_both_levels(tmp_path: Path) -> None:
+    turns = [
+        spoken("student", k, f"ans {7 + k} <end>", "<user> find n <end> <assistant>", new_row=True, info={"subgoal": subgoal})
+        for k, subgoal in enumerate(["find", "find", "open"])
+    ]
+    episode = Episode(index=0, task_id="9", group=0, seed=0, turns=turns, stop_reason="solved")
+    batch = Rollouts.from_episodes([episode], trained=["student"], parties=["student"])
+    batch.extras["boundary"] = torch.tensor([True, False, True])
+    batch.extras["advantage_high"] = torch.tensor([0.5, 0.0, -0.25])
+    batch.extras["advantage_low"] = torch.tensor([0.125, 0.0, -1.0])
+    batch.advantages = torch.ones(batch.input_ids.shape) * batch.loss_mask
+    first = batch.loss_mask[1].nonzero()[0]
+    batch.loss_mask[1, first] = False  # as of a subgoal that was kept
+    path = tmp_path / "log"
+    path.write_bytes(MAGIC + batch_record(batch, batch_number=0, step=0, sample_size=9, tokenizer=WordLevel()))
+    shown = shown_dialogue(next(read_episodes(path))).turns
+    assert [turn.credit for turn in shown] == [
+        ShownCredit(begins=True, subgoal="find", switch=None, high=0.5, low=0.125),
+        ShownCredit(begins=False, subgoal="find", switch=None, high=None, low=0.0),
+        ShownCredit(begins=True, subgoal="open", switch=None, high=-0.25, low=-1.0),
+    ]
+    assert shown[1].advantages == [None, 1.0, 1.0] and shown[1].log_probs[0] is None
