@@ -376,9 +376,16 @@ class Rollouts:
     def one_row_per_episode(self) -> tuple[Tensor, Tensor]:
         """``(first, back)``: a row index for each (episode, party), and for each row its place among those.
 
-        Statistics over a group count an episode once even where it has one row per turn.
+        Statistics over a group count an episode once even where it has one row per turn, and rows that learn nothing
+        belong to the party of the episode's other rows, the first where there are several.
         """
         party = torch.where(self.loss_mask, self.party_ids.to(torch.int64), -1).amax(1)
+        episodes, of_episode = torch.unique(self.episode_ids, return_inverse=True)
+        none = len(self.parties)
+        spoke = torch.full_like(episodes, none).scatter_reduce_(
+            0, of_episode, torch.where(party < 0, none, party), reduce="amin"
+        )
+        party = torch.where(party < 0, spoke[of_episode], party)
         key = self.episode_ids * (len(self.parties) + 2) + party + 1
         unique, back = torch.unique(key, return_inverse=True)
         first = torch.full_like(unique, len(self)).scatter_reduce_(

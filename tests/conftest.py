@@ -12,10 +12,14 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
+from hypothesis import settings
 
 from lit_rl.sandbox import Bubblewrap
 
 torch.set_num_threads(1)
+# How long an example takes is the machine's business: it says nothing about the code.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -110,6 +110,14 @@ def test_rows_of_one_episode_and_their_statistics() -> None:
     assert torch.equal(made.episode_ids[first][back], made.episode_ids)
 
 
+def test_a_row_that_learns_nothing_counts_with_the_others_of_its_episode() -> None:
+    made = rollouts(episode(4, [1, 1, 1], new_rows=True), episode(2, [2]), episode(3, [1, 1], new_rows=True))
+    made.loss_mask[[0, 2]] = False  # of the first episode two rows, as credit may narrow them
+    made.loss_mask[[4, 5]] = False  # of the last one all
+    first, back = made.one_row_per_episode()
+    assert first.tolist() == [3, 4, 0] and back.tolist() == [2, 2, 2, 0, 1, 1]
+
+
 def test_parties_of_one_episode_are_counted_apart() -> None:
     both = episode(0, [1, 2])
     both.turns += [turn("teacher", 0, [5], [6], new_row=True)]

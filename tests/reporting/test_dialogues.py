@@ -233,8 +233,9 @@ def test_a_thousand_batches_are_read_in_seconds(tmp_path: Path) -> None:
 
 
 def test_segments_and_the_advantages_of_both_levels(tmp_path: Path) -> None:
+    heard = "<user> find n <end> <assistant>"
     turns = [
-        spoken("student", k, f"ans {7 + k} <end>", "<user> find n <end> <assistant>", new_row=True, info={"subgoal": subgoal})
+        spoken("student", k, f"ans {7 + k} <end>", heard, new_row=True, info={"subgoal": subgoal})
         for k, subgoal in enumerate(["find", "find", "open"])
     ]
     episode = Episode(index=0, task_id="9", group=0, seed=0, turns=turns, stop_reason="solved")
