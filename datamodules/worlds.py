@@ -7,11 +7,12 @@ import torch
 
 from lit_rl.datamodules.alone import AloneDataModule
 from lit_rl.datamodules.online import at_least_one
-from lit_rl.datamodules.world_rows import TurnReader, act_extras, plan_extras
+from lit_rl.datamodules.world_rows import TurnReader, act_extras, plan_extras, row_turns
 from lit_rl.environments.plan_execute import KeepMismatch, PlanExecuteEpisode, PlanExecuteState
 from lit_rl.environments.world_episode import AGENT, ActEpisode, WorldEpisode
 from lit_rl.environments.world_prompts import WorldPrompts
 from lit_rl.episodes import Rollouts
+from lit_rl.keep_reads import fill_keep_reads
 from lit_rl.rollout import Planned
 from lit_rl.sampling import SamplingSettings
 from lit_rl.value_reads import fill_read_values, prompt_values
@@ -28,6 +29,7 @@ class WorldDataModule(AloneDataModule):
     Beside the usual fields a batch has the ``extras`` of `lit_rl.datamodules.world_rows`; in training, of a module with
     value heads, also ``value_<head>`` of the policy that played and, where the module's ``needs_next_values`` asks for
     it, ``value_next``: in the last row of an episode that a limit cut off the value of the prompt that would follow.
+    Where its ``needs_keep_reads`` asks for them, ``value_keep`` and ``switch_prob`` (see `lit_rl.keep_reads`).
 
     Args:
         worlds: To train in.
@@ -114,6 +116,8 @@ class WorldDataModule(AloneDataModule):
             fill_read_values(rollouts, module.policy, party=party, token_budget=module.micro_batch_tokens)
             if getattr(module, "needs_next_values", False):
                 self._fill_next_values(rollouts, planned, party)
+            if getattr(module, "needs_keep_reads", False):
+                self._fill_keep_reads(rollouts, party)
         return rollouts
 
     def episode(self, source: Any, task: int) -> WorldEpisode:
@@ -133,6 +137,19 @@ class WorldDataModule(AloneDataModule):
         if self._reader is None:
             self._reader = TurnReader(policy, self.party, train_eos=self.train_eos, include_tags=self.include_tags)
         return plan_extras(rollouts, self.party, self._reader)
+
+    def _fill_keep_reads(self, rollouts: Rollouts, value_party: str) -> None:
+        if not self.plan:
+            raise ValueError("switch='gain' compares keeping a subgoal with a new one; set data.plan to true.")
+        module = self._module()
+        fill_keep_reads(
+            rollouts,
+            row_turns(rollouts, self.party),
+            module.policy,
+            party=self.party,
+            value_party=value_party,
+            token_budget=module.micro_batch_tokens,
+        )
 
     def _fill_next_values(self, rollouts: Rollouts, planned: Sequence[Planned], party: str) -> None:
         """The switch head (or the one there is) on the prompt after an episode that was cut off."""

@@ -99,6 +99,7 @@ class HiPER(PolicyGradient):
         self.stop_value_gradient, self.value_clip = stop_value_gradient, value_clip
         self.critic_learning_rate, self.block_mean = critic_learning_rate, block_mean
         self.needs_next_values = False  # whether ``value_next`` has to be filled while collecting
+        self.needs_keep_reads = False  # the same of ``value_keep`` and ``switch_prob``
         self._value_losses: ValueLosses | None = None  # of the optimizer step that is being taken
         self._evaluated = StepFigures()
         self._collapsed = False
@@ -125,11 +126,7 @@ class HiPER(PolicyGradient):
                     f"{name} reads the values {sorted(wanted)}, but policy.value_heads is "
                     f"{self.policy_config.value_heads}; add {missing}."
                 )
-            if getattr(callback, "switch", None) == "gain":
-                raise ValueError(
-                    f"{name} has switch='gain', which needs value_keep and switch_prob; our DataModules fill neither. "
-                    "Use 'critic', which is the same with exact values, or 'return'."
-                )
+        self.needs_keep_reads = any(getattr(callback, "switch", None) == "gain" for callback in credit)
         self.needs_next_values = any(getattr(callback, "truncation", None) == "next" for callback in credit)
 
     def advantages(self, rollouts: Rollouts) -> Tensor:

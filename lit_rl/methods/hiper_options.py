@@ -54,4 +54,5 @@ def heads_read_by(callback: Any) -> set[str]:
     """Which values a credit callback asks for: one head, or one for each level of its streams."""
     if hasattr(callback, "head"):
         return {callback.head}
-    return set(getattr(callback, "streams", ()))
+    unread = {"switch"} if getattr(callback, "switch", None) == "gain" else set()
+    return set(getattr(callback, "streams", ())) - unread

@@ -1,5 +1,6 @@
 """Episodes in worlds as rows with what credit needs: extras, values, limits, failures, figures of a validation."""
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from lit_rl.episodes import Rollouts
 from lit_rl.methods.hiper import HiPER
 from lit_rl.policy import Policy
 from lit_rl.sampling import SamplingSettings
+from lit_rl.verification.plan_execute import parse_plan_execute
 from lit_rl.worlds.base import Observation, Step
 from tests.methods.plan_worlds import SHORT, Errand, Errands, played, policy_config, rows, said, teach_form, with_extras
 from tests.methods.worlds import trainer
@@ -155,6 +157,44 @@ def test_the_value_of_what_follows_a_limit(batch_of: Callable[..., Rollouts], po
         ids = torch.tensor([policy.chat.opening("agent", [Message("user", prompt)]).ids])
         torch.testing.assert_close(batch.extras["value_next"][row], policy.values(ids, "switch")[0, -1].detach())
     assert "value_next" not in batch_of(data(worlds, max_turns=2)).extras
+
+
+def test_what_keeping_would_have_been_worth(batch_of: Callable[..., Rollouts], policy: Policy) -> None:
+    """hiper.md 4.4, "gain": against every row written out anew, one at a time."""
+    batch = batch_of(data(student=SamplingSettings(max_tokens=12, temperature=0.8)), needs_keep_reads=True)
+    turns = [turn for episode in batch.episodes for turn in episode.turns]
+    first = [turn.exchange == 0 for turn in turns]
+    keep_values, switch_probs = batch.extras["value_keep"], batch.extras["switch_prob"]
+    assert keep_values.isnan().tolist() == first == switch_probs.isnan().tolist()
+    switched = 0
+    for row, (before, turn) in enumerate(itertools.pairwise(turns), start=1):
+        if first[row]:
+            continue
+        ids = list(turn.prompt_ids)
+        spans = parse_plan_execute(turn.text).spans
+        said = turn.text[: spans["switch"][0]] if "switch" in spans else ""
+
+        def with_reply(text: str, said: str = said, ids: list[int] = ids) -> list[int]:
+            reply: list[int] = policy.tokenizer(f"{said} {text}", add_special_tokens=False)["input_ids"]
+            return ids + reply
+
+        if turn.info["boundary"]:
+            row_ids = torch.tensor(
+                [with_reply(f"<switch> KEEP </switch> <subgoal> {before.info['subgoal']} </subgoal>")]
+            )
+            torch.testing.assert_close(keep_values[row], policy.values(row_ids, "low")[0, -1].detach())
+            switched += 1
+        else:
+            assert keep_values[row] == batch.extras["value_low"][row]
+        words = policy.tokenizer("SWITCH KEEP", add_special_tokens=False)["input_ids"]
+        logits = policy.lm(torch.tensor([with_reply("<switch>")])).logits[0, -1, words] / 0.8
+        torch.testing.assert_close(switch_probs[row], logits.softmax(0)[0].detach())
+    assert 5 < switched < len(turns) - 12
+    HierarchicalCredit(switch="gain").annotate(batch)
+    assert batch.advantages is not None and bool(batch.advantages.isfinite().all())
+    assert "value_keep" not in batch_of(data()).extras
+    with pytest.raises(ValueError, match="set data.plan to true"):
+        batch_of(data(plan=False), needs_keep_reads=True)
 
 
 def test_an_episode_that_the_context_cuts(batch_of: Callable[..., Rollouts]) -> None:

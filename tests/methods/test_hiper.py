@@ -370,7 +370,7 @@ def test_bad_options(heads: Sequence[str], options: dict[str, Any], said: str) -
         (HEADS, [], "trainer.callbacks has none that does"),
         (("switch",), [HierarchicalCredit()], r"add \['high', 'low'\]"),
         (("low",), [FlatCredit()], r"FlatCredit reads the values \['switch'\]"),
-        (HEADS, [HierarchicalCredit(switch="gain")], "switch='gain'"),
+        (("high",), [HierarchicalCredit(switch="gain")], r"add \['low'\]"),
     ],
 )
 def test_credit_that_cannot_be_given_is_refused_before_anything_is_loaded(
@@ -464,8 +464,9 @@ def successes(credit: Any, *heads: str, seed: int) -> list[float]:
     return threshold.successes
 
 
-def test_an_errand_is_learned() -> None:
-    found = successes(HierarchicalCredit(penalties=PENALTIES), *HEADS, seed=0)
+@pytest.mark.parametrize(("switch", "heads"), [("return", HEADS), ("gain", ("low", "high"))])
+def test_an_errand_is_learned(switch: Any, heads: Sequence[str]) -> None:
+    found = successes(HierarchicalCredit(switch=switch, penalties=PENALTIES), *heads, seed=0)
     assert found[0] < 0.75 and len(found) < MOST, found
 
 
