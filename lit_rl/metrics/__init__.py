@@ -1,6 +1,7 @@
 """Metrics: what validation measures, in the style of torchmetrics; nothing else of lit-rl behind them."""
 
 from lit_rl.metrics.accuracy_by_turn import AccuracyByTurn, AttemptShares, TurnSummary
+from lit_rl.metrics.bleu import CorpusBLEU, corpus_bleu, sentence_bleu
 from lit_rl.metrics.confidence import CalibrationError, Solvability
 from lit_rl.metrics.conversation import (
     ConversationSummary,
@@ -17,6 +18,8 @@ from lit_rl.metrics.diversity import (
     SequenceEntropy,
     SyntacticDiversity,
 )
+from lit_rl.metrics.engagement import Milestones, tse
+from lit_rl.metrics.expert_skills import dialogue_esndcg, esndcg
 from lit_rl.metrics.faithfulness import (
     AnswerAccuracy,
     AreasOverCurve,
@@ -40,6 +43,8 @@ from lit_rl.metrics.functional import (
 )
 from lit_rl.metrics.hints import HintedItem, HintFaithfulness, HintUsage, Sycophancy
 from lit_rl.metrics.interval import Interval, seed_interval
+from lit_rl.metrics.reply_quality import RatedReply, ReplyRater, RuleRater, gre
+from lit_rl.metrics.service import ServedDialogue, ServiceFigures, ServiceScoring, ServiceSummary
 from lit_rl.metrics.traces import Legibility, LegibilityJudge, backtracking_count, relative_change
 
 __all__ = [
@@ -50,6 +55,7 @@ __all__ = [
     "AttemptShares",
     "CalibrationError",
     "ConversationSummary",
+    "CorpusBLEU",
     "Figure",
     "HintFaithfulness",
     "HintUsage",
@@ -59,8 +65,16 @@ __all__ = [
     "LegibilityJudge",
     "LengthWeightedArea",
     "LexicalDiversity",
+    "Milestones",
+    "RatedReply",
+    "ReplyRater",
+    "RuleRater",
     "SemanticDiversity",
     "SequenceEntropy",
+    "ServedDialogue",
+    "ServiceFigures",
+    "ServiceScoring",
+    "ServiceSummary",
     "Solvability",
     "Sycophancy",
     "SyntacticDiversity",
@@ -75,15 +89,21 @@ __all__ = [
     "conversation_counts",
     "conversation_score",
     "conversation_shares",
+    "corpus_bleu",
+    "dialogue_esndcg",
+    "esndcg",
     "first_jump",
     "gain",
+    "gre",
     "mean_turns_to_solve",
     "mistake_index",
     "normalized_gain",
     "percentile",
     "relative_change",
     "seed_interval",
+    "sentence_bleu",
     "sharded_performance",
     "solve_counts",
     "solve_turns",
+    "tse",
 ]

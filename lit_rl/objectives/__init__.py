@@ -25,6 +25,14 @@ from lit_rl.objectives.hierarchical import (
     stale_end_values,
     td_targets,
 )
+from lit_rl.objectives.joint_reward import (
+    AnnealedWeights,
+    FixedWeights,
+    GapWeights,
+    WeightSchedule,
+    joint_reward,
+    part_sums,
+)
 from lit_rl.objectives.kl import KLEstimator, kl_estimate
 from lit_rl.objectives.log_probs import chunked_log_probs, log_probs_from_logits
 from lit_rl.objectives.plan_penalties import KeepMode, PlanPenalties, shape_rewards
@@ -38,15 +46,24 @@ from lit_rl.objectives.switch_advantages import (
     gain_switch_advantages,
     return_switch_advantages,
 )
+from lit_rl.objectives.trajectory_preference import (
+    dialogue_log_ratios,
+    preference_pairs,
+    trajectory_margin,
+    trajectory_preference_loss,
+)
 from lit_rl.objectives.turn_grid import TurnGrid
 from lit_rl.objectives.turns import backward_scan, turn_mask
 
 __all__ = [
     "AggregationMode",
     "AggregationTotals",
+    "AnnealedWeights",
     "ClipCounts",
     "EndValues",
+    "FixedWeights",
     "Gae",
+    "GapWeights",
     "HierarchicalAdvantages",
     "KLEstimator",
     "KeepMode",
@@ -54,6 +71,7 @@ __all__ = [
     "TurnGrid",
     "TurnNormalization",
     "ValueTargets",
+    "WeightSchedule",
     "aggregate",
     "aggregation_totals",
     "backward_scan",
@@ -62,16 +80,20 @@ __all__ = [
     "clip_fractions",
     "clipped_policy_loss",
     "critic_switch_advantages",
+    "dialogue_log_ratios",
     "gae",
     "gain_switch_advantages",
     "group_advantages",
     "group_in_group_advantages",
     "hierarchical_advantages",
+    "joint_reward",
     "kl_estimate",
     "lambda_targets",
     "leave_one_out_advantages",
     "log_probs_from_logits",
     "masked_cross_entropy",
+    "part_sums",
+    "preference_pairs",
     "return_switch_advantages",
     "shape_rewards",
     "stale_end_values",
@@ -81,6 +103,8 @@ __all__ = [
     "td_targets",
     "token_advantages",
     "token_weights",
+    "trajectory_margin",
+    "trajectory_preference_loss",
     "trajectory_returns",
     "turn_advantages",
     "turn_mask",
