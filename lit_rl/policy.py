@@ -167,7 +167,8 @@ class Policy(nn.Module):
             input_ids: Right-padded rows, int64 ``(B, T)``.
             mask: Tokens wanted, bool ``(B, T)``; never the first of a row.
             temperature: The sampler's.
-            constraint_states: The sampler's, int32 ``(B, T)``, -1 unconstrained.
+            constraint_states: The sampler's, int32 ``(B, T)``, -1 unconstrained.  Where the constraint says so, a
+                token is predicted from an earlier position, see `lit_rl.constraints.TokenAutomaton.lag`.
             with_entropy: Also the entropy of the distribution each token was drawn from.
             hidden: What `hidden` returned for these rows, if that is known already; of use where ``head_is_exact``.
 
@@ -176,16 +177,20 @@ class Policy(nn.Module):
         """
         if bool(mask[:, 0].any()):
             raise ValueError("log_probs: mask is True at position 0, which nothing predicts.")
-        before, targets = mask[:, 1:], input_ids[:, 1:][mask[:, 1:]]
+        row, place = mask.nonzero(as_tuple=True)
+        source, targets = place - 1, input_ids[row, place]
         options: dict[str, Any] = {"temperature": temperature}
-        if constraint_states is not None and self.constraints is not None:
+        if constraint_states is not None:
+            if self.constraints is None:
+                raise ValueError("log_probs: tokens were sampled under constraints, and policy.constraints is None.")
             options["allowed"] = self.constraints.allowed
-            options["allowed_index"] = constraint_states[:, 1:][before].long()
+            options["allowed_index"] = constraint_states[row, place].long()
+            source = source - self.constraints.lag(options["allowed_index"]) if self.constraints.lags else source
         if self.head_is_exact:
             states = self.hidden(input_ids) if hidden is None else hidden
             head = self.lm.get_output_embeddings()
             picked, entropy = chunked_log_probs(
-                states[:, :-1][before],
+                states[row, source],
                 head.weight,
                 targets,
                 bias=head.bias,
@@ -195,13 +200,12 @@ class Policy(nn.Module):
             )
         else:
             with self._checkpointing():
-                logits = self.lm(input_ids=input_ids, use_cache=False).logits[:, :-1][before]
+                logits = self.lm(input_ids=input_ids, use_cache=False).logits[row, source]
             picked, entropy = log_probs_from_logits(logits, targets, **options)
-        place = before.nonzero(as_tuple=True)
 
         def spread(values: Tensor) -> Tensor:
             zeros = torch.zeros(input_ids.shape, dtype=torch.float32, device=input_ids.device)
-            return zeros.index_put((place[0], place[1] + 1), values)
+            return zeros.index_put((row, place), values)
 
         return spread(picked), spread(entropy) if with_entropy and entropy is not None else None
 

@@ -104,6 +104,7 @@ class _Slot:
     key: int = 0
     max_tokens: int = 0
     state: int = -1
+    kept: Tensor | None = None  # logits of the last position with lag 0, which may choose further tokens
     noise: list[float] = field(default_factory=list)  # of the next positions, the last one first
 
 
@@ -212,12 +213,18 @@ class Sampler:
             self.work.shared += keep
         slot.pending, slot.key, slot.max_tokens = new, request.key, request.max_tokens
         slot.said, slot.log_probs, slot.states, slot.noise = [], [], [], []
-        if request.constraint is None:
-            slot.state = -1
-        elif self.constraints is None:
-            raise ValueError(f"Row {request.row} asks for constraint {request.constraint!r}, but none were given.")
-        else:
-            slot.state = self.constraints.start(request.constraint)
+        slot.state = -1 if request.constraint is None else self._start(request.row, request.constraint, slot.max_tokens)
+
+    def _start(self, row: int, constraint: str, max_tokens: int) -> int:
+        if self.constraints is None:
+            raise ValueError(f"Row {row} asks for constraint {constraint!r}, but none were given.")
+        state, longest = self.constraints.start(constraint), self.constraints.longest(constraint)
+        if longest is not None and longest > max_tokens:
+            raise ValueError(
+                f"Row {row}: a reply under constraint {constraint!r} may take {longest} tokens, its end included, and "
+                f"max_tokens is {max_tokens}; it would be cut off. Raise max_tokens to {longest}."
+            )
+        return state
 
     def _prefill(self) -> list[Sampled]:
         """Feed every due row; rows that share a beginning with another run only what differs."""
@@ -321,7 +328,10 @@ class Sampler:
             for place in (low + i for i, slot in enumerate(rows) if not slot.said):
                 self.seen.start(place, self.slots[place].ids, logits.shape[-1])
             logits = self.seen.penalised(low, logits)
-        logits, states = self._restricted(rows, logits)
+        states = self._states(rows)
+        if states is not None:
+            logits = self._lagged(rows, states, logits)
+        logits = self._restricted(states, logits)
         tokens = logits.argmax(-1) if self.settings.temperature == 0 else draw(logits, self._noise(rows))
         chosen = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
         if self.seen is not None:
@@ -339,6 +349,7 @@ class Sampler:
             over = ended or len(slot.said) >= slot.max_tokens
             finished.append(over)
             if over:
+                slot.kept = None
                 said = Sampled(row=slot.row, ids=slot.said, log_probs=slot.log_probs, states=slot.states, ended=ended)
                 done.append(said)
         self._partition(low, finished)
@@ -354,25 +365,53 @@ class Sampler:
                 slot.noise = numbers
         return torch.tensor([slot.noise.pop() for slot in rows], dtype=torch.float64, device=self.device)
 
-    def _restricted(self, rows: list[_Slot], logits: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _states(self, rows: list[_Slot]) -> Tensor | None:
+        """State of each row, int64; None if none is constrained."""
+        if self.constraints is None or all(slot.state < 0 for slot in rows):
+            return None
+        return torch.tensor([slot.state for slot in rows], device=self.device)
+
+    def _lagged(self, rows: list[_Slot], states: Tensor, logits: Tensor) -> Tensor:
+        """Logits with those kept from before in the rows whose constraint lags."""
+        if self.constraints is None or not self.constraints.lags:
+            return logits
+        lags, may_lag = self.constraints.lag(states).tolist(), self.constraints.may_lag(states).tolist()
+        places, kept = [], []
+        for i, slot in enumerate(rows):
+            if lags[i]:
+                if slot.kept is None:
+                    raise ValueError(
+                        f"Row {slot.row}: its constraint has lag {lags[i]} where no position had lag 0 yet."
+                    )
+                places.append(i)
+                kept.append(slot.kept)
+            elif may_lag[i]:
+                slot.kept = logits[i].clone()  # a view would hold the logits of all rows
+        if kept:
+            logits = logits.index_copy(0, torch.tensor(places, device=self.device), torch.stack(kept))
+        return logits
+
+    def _restricted(self, states: Tensor | None, logits: Tensor) -> Tensor:
         settings = self.settings
         if settings.temperature > 0:
             logits = logits / settings.temperature
-        states = None
-        if self.constraints is not None and any(slot.state >= 0 for slot in rows):
-            states = torch.tensor([slot.state for slot in rows], device=self.device)
-            allowed = self.constraints.allowed[states.clamp(min=0)] | (states < 0)[:, None]
+        if states is not None and self.constraints is not None:
+            allowed = self.constraints.allowed(states)
+            if allowed.shape != logits.shape:
+                raise ValueError(
+                    f"The token constraints are over {allowed.shape[1]} tokens, the model's logits over "
+                    f"{logits.shape[1]}; build them for the vocabulary of the model."
+                )
             logits = logits.masked_fill(~allowed, -torch.inf)
         if settings.top_k or settings.top_p < 1:
             logits = keep_likely(logits, settings.top_k, settings.top_p)
-        return logits, states
+        return logits
 
     def _after(self, states: Tensor | None, tokens: Tensor) -> list[int]:
         if states is None:
             return [-1] * len(tokens)
         assert self.constraints is not None
-        after = self.constraints.transitions[states.clamp(min=0), tokens]
-        return torch.where(states < 0, -1, after).tolist()
+        return self.constraints.after(states, tokens).tolist()
 
     # -- slots -------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from lit_rl.objectives.joint_reward import (
 )
 from lit_rl.objectives.kl import KLEstimator, kl_estimate
 from lit_rl.objectives.log_probs import chunked_log_probs, log_probs_from_logits
+from lit_rl.objectives.plackett_luce import plackett_luce_log_probs
 from lit_rl.objectives.plan_penalties import KeepMode, PlanPenalties, shape_rewards
 from lit_rl.objectives.policy_gradient import ClipCounts, clip_fractions, clipped_policy_loss
 from lit_rl.objectives.returns import trajectory_returns, turn_returns
@@ -93,6 +94,7 @@ __all__ = [
     "log_probs_from_logits",
     "masked_cross_entropy",
     "part_sums",
+    "plackett_luce_log_probs",
     "preference_pairs",
     "return_switch_advantages",
     "shape_rewards",

@@ -13,6 +13,8 @@ from torch.autograd.function import once_differentiable
 
 from lit_rl.objectives.entropy import categorical_entropy
 
+Allowed = Tensor | Callable[[Tensor], Tensor]
+
 
 @dataclass(frozen=True, slots=True)
 class _Processing:
@@ -56,7 +58,7 @@ def chunked_log_probs(
     temperature: float = 1.0,
     softcap: float | None = None,
     scale: float = 1.0,
-    allowed: Tensor | None = None,
+    allowed: Allowed | None = None,
     allowed_index: Tensor | None = None,
     with_entropy: bool = False,
     chunk_elements: int = 2**22,
@@ -75,7 +77,9 @@ def chunked_log_probs(
         temperature: The sampler's, greater than 0.
         softcap: Bound ``c`` on the logits, as in Gemma 2.
         scale: Multiplies the head's product, as in Cohere's models.
-        allowed: Tokens that could be sampled in each state of a constraint, bool ``(S, V)``, one at least per state.
+        allowed: Tokens that could be sampled in each state of a constraint, one at least per state: a table, bool
+            ``(S, V)``, or a function from states, int64 ``(m,)`` and all tokens for -1, to bool ``(m, V)``, which is
+            called for a chunk at a time.
         allowed_index: The state of each position, int64 ``(M,)``; -1 where nothing was constrained.
         with_entropy: Also the entropy of each distribution; costs about as much again.
         chunk_elements: Logits computed at a time; fewer is less memory, and on a CPU also faster.
@@ -112,7 +116,7 @@ def log_probs_from_logits(
     targets: Tensor,
     *,
     temperature: float = 1.0,
-    allowed: Tensor | None = None,
+    allowed: Allowed | None = None,
     allowed_index: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The same from a model's own logits, for architectures whose head is not a plain product.
@@ -157,7 +161,7 @@ class _ChunkedLogProbs(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         targets: Tensor,
-        allowed: Tensor | None,
+        allowed: Allowed | None,
         allowed_index: Tensor | None,
         process: _Processing,
         rows: int,
@@ -174,15 +178,15 @@ class _ChunkedLogProbs(torch.autograd.Function):
             if entropy is not None:
                 log_p = logits.sub_(normalizer[chunk, None])
                 entropy[chunk] = -(log_p.exp() * _finite(log_p)).sum(-1)
-        ctx.save_for_backward(hidden, weight, bias, targets, allowed, allowed_index, normalizer, entropy)
-        ctx.process, ctx.rows, ctx.dtype = process, rows, head.dtype
+        ctx.save_for_backward(hidden, weight, bias, targets, allowed_index, normalizer, entropy)
+        ctx.process, ctx.rows, ctx.dtype, ctx.allowed = process, rows, head.dtype, allowed
         ctx.set_materialize_grads(False)
         return out, entropy
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, allowed, allowed_index, normalizer, entropy = ctx.saved_tensors
+        hidden, weight, bias, targets, allowed_index, normalizer, entropy = ctx.saved_tensors
         head = _Head(hidden, weight, bias, ctx.dtype)
         # Sums over chunks are kept in full precision: in bfloat16 small chunks would be lost in the large total.
         grads = [
@@ -191,7 +195,7 @@ class _ChunkedLogProbs(torch.autograd.Function):
         ]
         for start in range(0, len(targets), ctx.rows):
             chunk = slice(start, start + ctx.rows)
-            forbidden = _forbidden(allowed, allowed_index, chunk)
+            forbidden = _forbidden(ctx.allowed, allowed_index, chunk)
             logits = ctx.process(head(chunk), forbidden)
             log_p = logits - normalizer[chunk, None]
             grad = torch.zeros_like(normalizer[chunk, None]) if grad_out is None else grad_out[chunk, None].neg()
@@ -243,23 +247,26 @@ def _finite(log_p: Tensor) -> Tensor:
     return log_p.masked_fill(log_p == -torch.inf, 0.0)
 
 
-def _forbidden(allowed: Tensor | None, allowed_index: Tensor | None, chunk: slice) -> Tensor | None:
+def _forbidden(allowed: Allowed | None, allowed_index: Tensor | None, chunk: slice) -> Tensor | None:
     """Tokens that could not have been sampled, bool ``(m, V)``."""
     if allowed is None or allowed_index is None:
         return None
     state = allowed_index[chunk]
+    if not isinstance(allowed, Tensor):
+        return ~allowed(state)
     return ~allowed[state.clamp(min=0)] & (state >= 0)[:, None]
 
 
-def _check_allowed(allowed: Tensor | None, allowed_index: Tensor | None, positions: int, vocabulary: int) -> None:
+def _check_allowed(allowed: Allowed | None, allowed_index: Tensor | None, positions: int, vocabulary: int) -> None:
     if (allowed is None) != (allowed_index is None):
         raise ValueError(
             "Give both allowed (the tokens of each state) and allowed_index (each position's state), or neither."
         )
     if allowed is None or allowed_index is None:
         return
-    if allowed.ndim != 2 or allowed.shape[1] != vocabulary or allowed_index.shape != (positions,):
+    table = allowed(allowed_index[:1]) if callable(allowed) else allowed
+    if table.ndim != 2 or table.shape[1] != vocabulary or allowed_index.shape != (positions,):
         raise ValueError(
-            f"allowed {tuple(allowed.shape)} and allowed_index {tuple(allowed_index.shape)} must be (states, "
+            f"allowed {tuple(table.shape)} and allowed_index {tuple(allowed_index.shape)} must be (states, "
             f"{vocabulary}) and ({positions},) for this vocabulary and these positions."
         )

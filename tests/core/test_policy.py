@@ -10,11 +10,13 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lit_rl.constraints import ConstraintTable, TokenConstraint
+from lit_rl.constraints import ConstraintTable, OneOf, TokenConstraint
 from lit_rl.policy import LoRA, Policy, PolicyConfig
+from lit_rl.reply_constraints import ReplyConstraint
 from lit_rl.sampling import SampleRequest, SamplingSettings
 from lit_rl.stream_keys import stream_key
 from lit_rl.tiny import TinyModel
+from lit_rl.token_pieces import TokenPieces
 
 ATTENTION = ["qwen2", "qwen3", "llama", "gpt2", "gpt_neox", "gemma2", "gemma3", "mistral", "cohere", "granite"]
 IDS = torch.tensor([[3, 9, 14, 6, 7, 20, 11, 8], [3, 10, 5, 12, 30, 0, 0, 0]])
@@ -94,6 +96,31 @@ def test_constrained_log_probs_agree(exact: bool, make_policy: Callable[..., Pol
         free, _ = policy.log_probs(said["ids"], said["mask"], temperature=1.4)
     torch.testing.assert_close(bound, said["log_probs"], atol=1e-5, rtol=0)
     assert (bound - free)[said["mask"]].min() > 0.1, "the restricted distribution gives each drawn token more"
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_log_probs_agree_under_phrases(exact: bool, make_policy: Callable[..., Policy]) -> None:
+    """Replies that must say some words and not others, and a first word that chooses which."""
+    policy = make_policy("student")
+    words = TokenPieces(policy.tokenizer, vocabulary=policy.lm.config.vocab_size)
+    polite = ReplyConstraint(words, required=["yes so"], forbidden=["no"], max_tokens=5, end_id=policy.chat.end_id)
+    curt = ReplyConstraint(words, forbidden=["yes", "one"], max_tokens=2, end_id=policy.chat.end_id)
+    one, two = policy.tokenizer.convert_tokens_to_ids(["one", "two"])
+    policy.constraints = ConstraintTable({"polite": polite, "either": OneOf({one: polite, two: curt})})
+    policy.head_is_exact = exact
+    for name in ("polite", "either"):
+        said = talk(policy, "student", temperature=0.7, constraint=name)
+        states = said["states"].int()
+        with policy.acting_as("student"):
+            bound, _ = policy.log_probs(said["ids"], said["mask"], temperature=0.7, constraint_states=states)
+        torch.testing.assert_close(bound, said["log_probs"], atol=1e-5, rtol=0)
+        assert bound.min() < -0.5 and bound.isfinite().all()
+
+
+def test_constrained_rows_need_their_table(make_policy: Callable[..., Policy]) -> None:
+    states = torch.zeros_like(IDS, dtype=torch.int32)
+    with pytest.raises(ValueError, match="sampled under constraints, and policy.constraints is None"):
+        make_policy("student").log_probs(IDS, MASK, constraint_states=states)
 
 
 def test_every_party_has_its_own_distribution(make_policy: Callable[..., Policy]) -> None:

@@ -1,6 +1,7 @@
 """Playing parties against environments: turns, payments, rows, failures, and noise that knows only its episode."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,11 @@ from lit_rl.environments.base import Ask, Message, Outcome, Reply
 from lit_rl.episodes import Episode, Rollouts
 from lit_rl.parties import Call, PartyError, PolicyParty, ScriptedParty
 from lit_rl.policy import Policy
+from lit_rl.reply_constraints import ReplyConstraint
 from lit_rl.rollout import EnvironmentFailure, Planned, Played, fill_reference, play
 from lit_rl.sampling import SamplingSettings, Work
+from lit_rl.skill_chains import SkillChain
+from lit_rl.token_pieces import TokenPieces
 
 SETTINGS = SamplingSettings(max_tokens=5)
 STUDENT = PolicyParty(settings=SETTINGS, adapter="student")
@@ -230,6 +234,39 @@ def test_constraints_reach_the_rows(make_policy: Callable[..., Policy]) -> None:
     assert set(rollouts.constraint_states[1][rollouts.loss_mask[1]].tolist()) == {1, 2}
     assert set(rollouts.constraint_states[0].tolist()) == {-1}
     torch.testing.assert_close(score(policy, rollouts, "student"), rollouts.old_log_probs, atol=1e-5, rtol=0)
+
+
+def test_a_planner_and_a_responder_under_constraints(make_policy: Callable[..., Policy]) -> None:
+    """A chain of skills, then a reply with a phrase, in three exchanges of one dialogue; both are scored again."""
+    policy = make_policy("student", "teacher")
+    size, end = policy.lm.config.vocab_size, policy.chat.end_id
+    labels = policy.tokenizer.convert_tokens_to_ids(["a", "b", "c"])
+    skills = SkillChain(labels, admissible=[True] * 3, length=2, end_id=end, vocabulary=size)
+    words = TokenPieces(policy.tokenizer, vocabulary=size)
+    reply = ReplyConstraint(words, required=["think so"], forbidden=["no"], max_tokens=4, end_id=end)
+    policy.constraints = ConstraintTable({"reply": reply, "skills": skills})
+
+    class Shop(Lesson):
+        """The teacher plans, the student speaks."""
+
+        def _ask(self, message: Message) -> Ask:
+            name = {"student": "reply", "teacher": "skills"}[self.speaker]
+            return replace(super()._ask(message), constraint=name)
+
+    parties = {name: PolicyParty(settings=SETTINGS, adapter=name) for name in ("student", "teacher")}
+    played = play(plans(5, lambda i: Shop()), parties, policy, seed=0)
+    for episode in played.episodes:
+        for turn in episode.turns_of("student"):
+            assert "think so" in turn.text and "no" not in turn.text and turn.stop_reason == "end"
+        for turn in episode.turns_of("teacher"):
+            assert len(set(turn.text.split())) == 2 and set(turn.text.split()) <= {"a", "b", "c"}
+            assert len(turn.completion_ids) == 3 and turn.log_probs[2] == 0
+    for party in ("student", "teacher"):
+        rollouts = rows_of(played, party, constraint_offsets=policy.constraints.offsets)
+        torch.testing.assert_close(score(policy, rollouts, party), rollouts.old_log_probs, atol=1e-5, rtol=0)
+        fill_reference(rollouts, policy, token_budget=40)
+        assert rollouts.ref_log_probs is not None and rollouts.ref_log_probs.isfinite().all()
+        torch.testing.assert_close(rollouts.ref_log_probs, score(policy, rollouts, None), atol=1e-5, rtol=0)
 
 
 def test_reference(policy: Policy) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lit_rl.constraints import ConstraintTable, TokenConstraint
 from lit_rl.noise import uniform
 from lit_rl.prefixes import Shared, common_prefix, share_prefixes
+from lit_rl.reply_constraints import ReplyConstraint
 from lit_rl.sampler_rows import rows_work
 from lit_rl.sampling import Sampled, Sampler, SampleRequest, SamplingSettings, keep_likely
 from lit_rl.stream_keys import stream_key
@@ -388,6 +389,18 @@ def test_a_second_turn_starts_its_constraint_anew(make_model: Callable[..., Any]
     assert bound.states[0] == 1
 
 
+def test_replies_that_would_be_cut_off_are_refused(make_model: Callable[..., Any]) -> None:
+    """A constraint that promises how a reply ends needs room for the end."""
+    pieces = [None] * 3 + [b"x", b"y"] + [b"z"] * (V - 5)
+    reply = ReplyConstraint(pieces, required=["xyx"], max_tokens=4, end_id=2)
+    sampler = sampler_of(make_model("qwen2"), constraints=ConstraintTable({"reply": reply}))
+    said = answers(sampler, [ask(row, tokens(4, seed=row), constraint="reply", max_tokens=5) for row in range(8)])
+    assert all("xyx" in "".join("..!xy"[min(i, 4)] if i < 5 else "z" for i in one.ids) for one in said.values())
+    sampler.submit(ask(9, tokens(4, seed=9), constraint="reply", max_tokens=4))
+    with pytest.raises(ValueError, match=r"Row 9: a reply under constraint 'reply' may take 5 tokens.*max_tokens to 5"):
+        sampler.run()
+
+
 # -- bad input and small parts ---------------------------------------------------------------------------------
 
 
@@ -412,6 +425,27 @@ def test_a_row_being_sampled_cannot_be_released(make_model: Callable[..., Any]) 
     unfinished = next(row for row in range(3) if row not in done)
     with pytest.raises(RuntimeError, match=f"Row {unfinished} is being sampled"):
         sampler.release([unfinished])
+
+
+def test_constraints_of_other_shapes_are_refused(make_model: Callable[..., Any]) -> None:
+    """Over another vocabulary than the model's; or with a lag where nothing could be kept."""
+
+    class Early(TokenConstraint):
+        lags = True
+
+        def lag(self, states: torch.Tensor) -> torch.Tensor:
+            return torch.ones_like(states)
+
+    everything = torch.ones(1, V, dtype=torch.bool), torch.zeros(1, V, dtype=torch.int64)
+    narrow = TokenConstraint(everything[0][:, 1:], everything[1][:, 1:])
+    for constraint, message in (
+        (narrow, "constraints are over 47 tokens, the model's logits over 48"),
+        (Early(*everything), "Row 0: its constraint has lag 1 where no position had lag 0 yet"),
+    ):
+        sampler = sampler_of(make_model("qwen2"), constraints=ConstraintTable({"it": constraint}))
+        sampler.submit(ask(0, [5], constraint="it"))
+        with pytest.raises(ValueError, match=message):
+            sampler.run()
 
 
 @pytest.mark.parametrize(
