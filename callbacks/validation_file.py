@@ -47,7 +47,8 @@ class ValidationFile(L.Callback):
         path = Path(self.folder or trainer.default_root_dir) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=1) + "\n")
-        Console().print(table_of(conditions, ceiling))
+        own_table = getattr(pl_module, "validation_table", None)
+        Console().print(table_of(conditions, ceiling) if own_table is None else own_table(conditions))
         Console().print(f"All figures: {path}", highlight=False)
 
 

@@ -1,5 +1,11 @@
 """DataModules: imported as ``lit_rl.datamodules``, for online rollouts and for demonstrations."""
 
+from lit_rl.datamodules.annotated_questions import (
+    AnnotatedQuestions,
+    QuestionSource,
+    StoredQuestions,
+    SyntheticQuestions,
+)
 from lit_rl.datamodules.collected import CollectedDialogues, QPriming
 from lit_rl.datamodules.completions import CompletionDataModule
 from lit_rl.datamodules.demonstrations import (
@@ -19,6 +25,7 @@ from lit_rl.datamodules.trace_demonstrations import TraceDemonstrations
 from lit_rl.datamodules.worlds import WorldDataModule
 
 __all__ = [
+    "AnnotatedQuestions",
     "CollectedDialogues",
     "CompletionDataModule",
     "DemonstrationDataModule",
@@ -29,6 +36,7 @@ __all__ = [
     "PreferenceDataModule",
     "PreferenceSource",
     "QPriming",
+    "QuestionSource",
     "RecordedDialogues",
     "ReferenceAnswers",
     "RightAnswers",
@@ -36,6 +44,8 @@ __all__ = [
     "ShardedDataModule",
     "StoredDialogues",
     "StoredPreferences",
+    "StoredQuestions",
+    "SyntheticQuestions",
     "TraceDemonstrations",
     "WorldDataModule",
 ]

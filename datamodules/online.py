@@ -1,6 +1,6 @@
 """What DataModules share that play tasks in groups, with the policy as it is now."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import lightning as L
@@ -9,6 +9,7 @@ from lit_rl.datamodules.order import ShuffledOrder, run_seed
 from lit_rl.datamodules.played import attached_module
 from lit_rl.datamodules.stream import RolloutStream
 from lit_rl.distributed import rank, world_size
+from lit_rl.dynamic_sampling import DynamicSampler, DynamicSampling
 from lit_rl.environments import TaskSource
 from lit_rl.environments.base import Environment
 from lit_rl.episodes import Rollouts
@@ -32,6 +33,8 @@ class OnlineDataModule(L.LightningDataModule):
         tasks_per_batch: Problems per training batch, over all ranks.
         group_size: Episodes per problem.
         batches_per_epoch: Training batches per epoch.
+        dynamic_sampling: Play further problems in place of those whose episodes are all paid alike; None takes what
+            comes.
         student: How the trained party samples in training.
         evaluation: How it samples in validation; None takes temperature 0.7 and top-p 0.95.  Conditions that end in
             "_greedy" take the likeliest token.
@@ -53,6 +56,7 @@ class OnlineDataModule(L.LightningDataModule):
         tasks_per_batch: int = 32,
         group_size: int = 8,
         batches_per_epoch: int = 100,
+        dynamic_sampling: DynamicSampling | None = None,
         student: SamplingSettings | None = None,
         evaluation: SamplingSettings | None = None,
         validation_group_size: int = 1,
@@ -79,6 +83,8 @@ class OnlineDataModule(L.LightningDataModule):
         self.max_rows, self.on_error, self.seed = max_rows, on_error, run_seed(seed)
         self.held_out, training = _hold_out(tasks, validation_tasks, num_validation_tasks)
         self._order = ShuffledOrder(training, self.seed)
+        self.dynamic_sampling = dynamic_sampling
+        self._sampler = self._sampler_of(dynamic_sampling) if dynamic_sampling is not None else None
         self._stream: RolloutStream | None = None
 
     # -- what a subclass says ----------------------------------------------------------------------------------
@@ -99,7 +105,9 @@ class OnlineDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> RolloutStream:
         """The one stream of the run; its place in the task order is in the checkpoint."""
-        if self._stream is None:
+        if self._stream is None and self._sampler is not None:
+            self._stream = _DrawnStream(self._collect_training, self.batches_per_epoch, self._sampler)
+        elif self._stream is None:
             self._stream = RolloutStream(self._collect_training, self.batches_per_epoch)
         return self._stream
 
@@ -116,19 +124,40 @@ class OnlineDataModule(L.LightningDataModule):
     # -- collecting --------------------------------------------------------------------------------------------
 
     def _collect_training(self, number: int) -> Rollouts:
-        """Batch ``number``: this rank's share of the tasks, whole groups."""
-        first = number * self.tasks_per_batch
+        """Batch ``number``: this rank's share of it, whole groups."""
+        module = self._module()
+        if self._sampler is None:
+            first = number * self.tasks_per_batch
+            rollouts = self._play_places(_share(range(first, first + self.tasks_per_batch)))
+        else:
+            rollouts = self._sampler.collect(
+                self._play_places,
+                policy_version=module.policy_version,
+                allowed_lag=getattr(module, "allowed_lag", 0),
+                pad_id=module.policy.tokenizer.pad_token_id or 0,
+                device=module.policy.device,
+            )
+        if module.needs_reference and len(rollouts):
+            fill_reference(rollouts, module.policy, token_budget=module.micro_batch_tokens)
+        return rollouts
+
+    def _play_places(self, places: Sequence[int]) -> Rollouts:
+        """A group of each of these places in the task order."""
         planned = []
-        for place in _share(range(first, first + self.tasks_per_batch)):
+        for place in places:
             task = self._order[place]
             for index in range(place * self.group_size, (place + 1) * self.group_size):
                 world = self.training_world(task, index)
                 planned.append(Planned(environment=world, index=index, task_id=str(task), group=place))
-        rollouts = self.play_training(planned)
-        module = self._module()
-        if module.needs_reference:
-            fill_reference(rollouts, module.policy, token_budget=module.micro_batch_tokens)
-        return rollouts
+        return self.play_training(planned)
+
+    def _sampler_of(self, settings: DynamicSampling) -> DynamicSampler:
+        if self.group_size < 2:
+            raise ValueError(
+                f"data.group_size is {self.group_size}, but data.dynamic_sampling compares the episodes of a group; "
+                "sample at least 2 of each problem."
+            )
+        return DynamicSampler(settings, groups=self.tasks_per_batch, order=self._order)
 
     def _evaluation_stream(self, condition: str) -> RolloutStream:
         """All held-out tasks of this rank under one condition."""
@@ -158,6 +187,26 @@ class OnlineDataModule(L.LightningDataModule):
 
     def _module(self) -> Any:
         return attached_module(self.trainer)
+
+
+class _DrawnStream(RolloutStream):
+    """A stream whose place in the task order is how far ``sampler`` has drawn, and not the number of the batch."""
+
+    def __init__(self, collect: Callable[[int], Rollouts], num_batches: int, sampler: DynamicSampler):
+        super().__init__(collect, num_batches)
+        self.sampler = sampler
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"sampler": self.sampler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if "sampler" not in state:
+            raise ValueError(
+                "The checkpoint was written by a run without data.dynamic_sampling, which does not say where to go on "
+                "drawing; resume without it, or start a new run from the exported policy."
+            )
+        super().load_state_dict(state)
+        self.sampler.load_state_dict(state["sampler"])
 
 
 def at_least_one(**options: int | None) -> None:

@@ -300,6 +300,10 @@ class Rollouts:
         part.episodes = [episode for episode in self.episodes if episode.index in wanted]
         return part
 
+    def without_rows(self) -> "Rollouts":
+        """The same rollouts with none of their rows, for a rank that has nothing to learn while others have."""
+        return self._map(lambda tensor: tensor[:0], episodes=())
+
     def micro_batches(self, token_budget: int) -> Iterator["Rollouts"]:
         """Rows sorted by length in batches of at most ``token_budget`` padded tokens (at least one row each).
 

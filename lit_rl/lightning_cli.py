@@ -142,6 +142,8 @@ class LitRLCLI(LightningCLI):
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[L.Callback]) -> L.Trainer:
         config, root = dict(config), config["default_root_dir"]
+        if not getattr(self.model, "plays_episodes", True):
+            callbacks = [callback for callback in callbacks if not isinstance(callback, EpisodeLog)]
         trial = bool(config["fast_dev_run"])
         if trial:  # nothing of a trial may overwrite the files of a run
             callbacks = [callback for callback in callbacks if not isinstance(callback, _WRITERS)]

@@ -1,7 +1,9 @@
 """One LightningModule per paper, and the base they share."""
 
 from lit_rl.methods.base import Method
+from lit_rl.methods.dapo import DAPO
 from lit_rl.methods.hiper import HiPER
+from lit_rl.methods.intelli_reward import IntelliReward
 from lit_rl.methods.masked_answers import MaskedAnswerFineTuning
 from lit_rl.methods.offline_qempo import OfflineQEMPO
 from lit_rl.methods.offline_sml import OfflineSocialMetaLearning
@@ -13,10 +15,12 @@ from lit_rl.methods.steps import NonFiniteLoss, StaleRollouts
 from lit_rl.methods.supervised import SupervisedFineTuning
 
 __all__ = [
+    "DAPO",
     "QEMPO",
     "REMUL",
     "RL2F",
     "HiPER",
+    "IntelliReward",
     "MaskedAnswerFineTuning",
     "Method",
     "NonFiniteLoss",

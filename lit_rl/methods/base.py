@@ -1,9 +1,9 @@
 """What every method shares: optimizer steps over a batch of rollouts, counted, summed over ranks, logged."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -32,7 +32,9 @@ class Method(L.LightningModule):
         policy: What to train.
         learning_rate: Of the default optimizer, AdamW without weight decay.
         optimizer: Another optimizer; called with one parameter group for each party.
-        lr_scheduler: Stepped after every optimizer step.
+        lr_scheduler: Of the learning rate.
+        scheduler_interval: The scheduler steps after every optimizer step ("step"), or once after all of a batch
+            ("rollout"); a batch that is skipped, as `lit_rl.dynamic_sampling.DynamicSampling` may, moves neither.
         aggregation: How token losses become one number (see `lit_rl.objectives.token_weights`).
         norm_length: The constant of ``aggregation="seq_mean_token_sum_norm"``.
         steps_per_batch: Optimizer steps each pass over a batch is split into, by whole groups.
@@ -61,6 +63,7 @@ class Method(L.LightningModule):
         learning_rate: float = 1e-6,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
+        scheduler_interval: Literal["step", "rollout"] = "step",
         aggregation: AggregationMode = "seq_mean_token_mean",
         norm_length: int | None = None,
         steps_per_batch: int = 1,
@@ -81,6 +84,8 @@ class Method(L.LightningModule):
         _at_least(0, critique_coef=critique_coef)
         if max_grad_norm is not None and max_grad_norm <= 0:
             raise ValueError(f"model.max_grad_norm is {max_grad_norm}; give a number above 0, or null for no clipping.")
+        if scheduler_interval not in ("step", "rollout"):
+            raise ValueError(f"model.scheduler_interval is {scheduler_interval!r}; it must be 'step' or 'rollout'.")
         if kl_coef and policy.adapters is None:
             raise ValueError(
                 "model.kl_coef needs a reference policy, which is the base with adapters off: name the parties to "
@@ -90,6 +95,7 @@ class Method(L.LightningModule):
             raise ValueError("model.norm_length goes with aggregation='seq_mean_token_sum_norm', which needs it.")
         self.policy_config, self.policy = policy, None
         self.learning_rate, self.optimizer, self.lr_scheduler = learning_rate, optimizer, lr_scheduler
+        self.scheduler_interval = scheduler_interval
         self.aggregation, self.norm_length = aggregation, norm_length
         self.steps_per_batch, self.epochs_per_batch = steps_per_batch, epochs_per_batch
         self.micro_batch_tokens = micro_batch_tokens
@@ -153,6 +159,17 @@ class Method(L.LightningModule):
             max_length=self.norm_length,
         )
 
+    def step_parts(self, rollouts: Rollouts) -> Iterable[Rollouts]:
+        """The optimizer steps that one split of a batch is for: all of its rows in one, or as a subclass says.
+
+        Every rank has to yield as often as the others, also where it has no rows.
+        """
+        yield rollouts
+
+    def as_sampled(self, party: str, rollouts: Rollouts) -> bool:
+        """Whether ``party`` still is what it was when it sampled these rollouts, so that log-probs must agree."""
+        return rollouts.policy_version == self.policy_version
+
     def step_figures(self, rollouts: Rollouts, log_probs: Tensor) -> Mapping[str, tuple[Tensor, Tensor]]:
         """Further figures of a micro-batch to log, each as (sum, count)."""
         return {}
@@ -194,7 +211,10 @@ class Method(L.LightningModule):
     def setup(self, stage: str) -> None:
         if stage == "fit":
             check_strategy(self.trainer.strategy)
-            self.check_data(getattr(self.trainer, "datamodule", None))
+            datamodule = getattr(self.trainer, "datamodule", None)
+            self.check_data(datamodule)
+            if (sampling := getattr(datamodule, "dynamic_sampling", None)) is not None:
+                sampling.check_run(getattr(self.trainer, "callbacks", ()), self.allowed_lag)
 
     def configure_model(self) -> None:
         """Load the policy, once: hooks call this more than once."""
@@ -213,24 +233,35 @@ class Method(L.LightningModule):
             optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=0.0)
         if self.lr_scheduler is None:
             return optimizer
-        scheduler = self.lr_scheduler(optimizer)
+        scheduler = self.make_scheduler(self.lr_scheduler, optimizer)
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             raise ValueError(
                 "model.lr_scheduler is ReduceLROnPlateau, which waits for a metric; take one that counts steps."
             )
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
+    def make_scheduler(self, make: LRSchedulerCallable, optimizer: Any) -> Any:
+        """The schedule of the learning rates, made by ``lr_scheduler``."""
+        return make(optimizer)
+
     def training_step(self, batch: Rollouts, batch_idx: int) -> None:
         self.refuse_stale(batch)
+        if not bool(world_sum(torch.tensor(len(batch), device=batch.input_ids.device))):
+            self.record(batch.figures)  # nobody has a row: no step is taken, and none is counted
+            return
         start = time.perf_counter()
         learning_rate = float(self._optimizer().param_groups[0]["lr"])
         if batch.advantages is None:
-            batch.advantages = self.advantages(batch)
+            # A rank may have no row where others have some.
+            batch.advantages = self.advantages(batch) if len(batch) else torch.zeros_like(batch.old_log_probs)
         figures = StepFigures()
-        for rollouts in step_batches(batch, self.steps_per_batch, self.epochs_per_batch):
+        splits = step_batches(batch, self.steps_per_batch, self.epochs_per_batch)
+        for rollouts in (part for split in splits for part in self.step_parts(split)):
             if figures.steps and self._steps_are_used_up():
                 break
             self._optimizer_step(rollouts, figures)
+        if self.scheduler_interval == "rollout":
+            self._scheduler_step()
         figures.add_rollouts(batch)
         values = {f"train/{name}": value for name, value in figures.result().items()}
         seconds = time.perf_counter() - start
@@ -305,11 +336,15 @@ class Method(L.LightningModule):
             optimizer.step()
         finally:
             optimizer.zero_grad()
-        for config in getattr(self.trainer, "lr_scheduler_configs", ()):
-            config.scheduler.step()
+        if self.scheduler_interval == "step":
+            self._scheduler_step()
         self.policy_version += 1
         figures.steps += 1
         figures.add("grad_norm", norm, torch.ones_like(norm))
+
+    def _scheduler_step(self) -> None:
+        for config in getattr(self.trainer, "lr_scheduler_configs", ()):
+            config.scheduler.step()
 
     def _micro_batches(self, rollouts: Rollouts) -> Iterator[tuple[str, Rollouts]]:
         """One party at a time: switching adapters between a forward and its backward loses gradients silently."""
@@ -358,7 +393,7 @@ class Method(L.LightningModule):
         with torch.no_grad():
             figures.add("loss", loss, torch.ones_like(loss))
             figures.add("entropy", entropy.masked_fill(~mask, 0.0).sum(), mask.sum())
-            figures.compare(log_probs, part, mask, first=part.policy_version == self.policy_version)
+            figures.compare(log_probs, part, mask, first=self.as_sampled(party, part))
             if critique is not None:
                 figures.add("critique_loss", *critique_sums(part, log_probs))
             for name, (total, count) in self.step_figures(part, log_probs).items():

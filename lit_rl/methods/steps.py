@@ -1,6 +1,5 @@
 """One batch as optimizer steps: how it is divided, how gradients are clipped, and which steps are refused."""
 
-import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_rl.distributed import gather_objects, world_sum
-from lit_rl.episodes import ROW_FIELDS, Rollouts
+from lit_rl.episodes import Rollouts
 
 
 class StaleRollouts(RuntimeError):
@@ -46,7 +45,7 @@ def step_batches(batch: Rollouts, steps: int, epochs: int) -> Iterator[Rollouts]
         step_of = _deal(groups, steps, seed=batch.policy_version * 1_000_003 + epoch)
         of_row = torch.tensor([step_of[group] for group in batch.group_ids.tolist()], device=batch.group_ids.device)
         for step in range(steps):
-            yield batch.select(of_row == step) if bool((of_row == step).any()) else _without_rows(batch)
+            yield batch.select(of_row == step) if bool((of_row == step).any()) else batch.without_rows()
 
 
 def _possible_steps(groups: int, steps: int) -> int:
@@ -71,36 +70,28 @@ def _deal(groups: Sequence[int], steps: int, seed: int) -> dict[int, int]:
     return dict(zip(groups, dealt, strict=False))
 
 
-def _without_rows(batch: Rollouts) -> Rollouts:
-    empty = copy.copy(batch)
-    for name in ROW_FIELDS:
-        tensor = getattr(batch, name)
-        setattr(empty, name, None if tensor is None else tensor[:0])
-    empty.extras = {name: tensor[:0] for name, tensor in batch.extras.items()}
-    empty.reward_parts = {name: tensor[:0] for name, tensor in batch.reward_parts.items()}
-    empty.episodes = []
-    return empty
-
-
 def clip_gradients(groups: Sequence[dict[str, Any]], max_norm: float | None, *, each: bool) -> Tensor:
     """Clip the gradients of an optimizer's parameter groups in place.
 
     Args:
-        groups: Of the optimizer; one per party and one for value heads.
+        groups: Of the optimizer; one per party and one for value heads.  One with a ``max_norm`` is clipped by its own
+            norm to that.
         max_norm: Largest norm left; None clips nothing.
         each: Clip every group by its own norm, so that one party's large gradient cannot silence another.
 
     Returns:
         The norm over all groups before clipping.
     """
-    with_grad = [[p for p in group["params"] if p.grad is not None] for group in groups]
-    norms = [nn.utils.get_total_norm([p.grad for p in params]) for params in with_grad if params]
+    with_grad = [(group, [p for p in group["params"] if p.grad is not None]) for group in groups]
+    with_grad = [(group, params) for group, params in with_grad if params]
+    norms = [nn.utils.get_total_norm([p.grad for p in params]) for _, params in with_grad]
     if not norms:
         return torch.zeros((), device=groups[0]["params"][0].device)
     total = torch.stack([norm.to(norms[0].device) for norm in norms]).norm()
-    if max_norm is not None:
-        for params, norm in zip([params for params in with_grad if params], norms, strict=True):
-            nn.utils.clip_grads_with_norm_(params, max_norm, norm if each else total)
+    for (group, params), norm in zip(with_grad, norms, strict=True):
+        limit = group.get("max_norm", max_norm)
+        if limit is not None:
+            nn.utils.clip_grads_with_norm_(params, limit, norm if each or "max_norm" in group else total)
     return total
 
 

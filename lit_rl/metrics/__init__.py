@@ -1,6 +1,7 @@
 """Metrics: what validation measures, in the style of torchmetrics; nothing else of lit-rl behind them."""
 
 from lit_rl.metrics.accuracy_by_turn import AccuracyByTurn, AttemptShares, TurnSummary
+from lit_rl.metrics.best_of_n import BestOfN, best_of_n
 from lit_rl.metrics.bleu import CorpusBLEU, corpus_bleu, sentence_bleu
 from lit_rl.metrics.confidence import CalibrationError, Solvability
 from lit_rl.metrics.conversation import (
@@ -28,6 +29,7 @@ from lit_rl.metrics.faithfulness import (
     mistake_index,
 )
 from lit_rl.metrics.figure import Figure
+from lit_rl.metrics.first_page_bias import FirstPageBias, first_page_bias, later_only, page_profile
 from lit_rl.metrics.functional import (
     accuracy_by_turn,
     area_under_turns,
@@ -43,6 +45,8 @@ from lit_rl.metrics.functional import (
 )
 from lit_rl.metrics.hints import HintedItem, HintFaithfulness, HintUsage, Sycophancy
 from lit_rl.metrics.interval import Interval, seed_interval
+from lit_rl.metrics.label_agreement import LabelAgreement
+from lit_rl.metrics.questions import QuestionFigures
 from lit_rl.metrics.reply_quality import RatedReply, ReplyRater, RuleRater, gre
 from lit_rl.metrics.service import ServedDialogue, ServiceFigures, ServiceScoring, ServiceSummary
 from lit_rl.metrics.traces import Legibility, LegibilityJudge, backtracking_count, relative_change
@@ -53,19 +57,23 @@ __all__ = [
     "AnswerDiversity",
     "AreasOverCurve",
     "AttemptShares",
+    "BestOfN",
     "CalibrationError",
     "ConversationSummary",
     "CorpusBLEU",
     "Figure",
+    "FirstPageBias",
     "HintFaithfulness",
     "HintUsage",
     "HintedItem",
     "Interval",
+    "LabelAgreement",
     "Legibility",
     "LegibilityJudge",
     "LengthWeightedArea",
     "LexicalDiversity",
     "Milestones",
+    "QuestionFigures",
     "RatedReply",
     "ReplyRater",
     "RuleRater",
@@ -85,6 +93,7 @@ __all__ = [
     "attempt_counts",
     "attempt_shares",
     "backtracking_count",
+    "best_of_n",
     "conditional_success",
     "conversation_counts",
     "conversation_score",
@@ -93,11 +102,14 @@ __all__ = [
     "dialogue_esndcg",
     "esndcg",
     "first_jump",
+    "first_page_bias",
     "gain",
     "gre",
+    "later_only",
     "mean_turns_to_solve",
     "mistake_index",
     "normalized_gain",
+    "page_profile",
     "percentile",
     "relative_change",
     "seed_interval",

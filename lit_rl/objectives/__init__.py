@@ -35,9 +35,11 @@ from lit_rl.objectives.joint_reward import (
 )
 from lit_rl.objectives.kl import KLEstimator, kl_estimate
 from lit_rl.objectives.log_probs import chunked_log_probs, log_probs_from_logits
+from lit_rl.objectives.overlong import is_truncated, soft_overlong
 from lit_rl.objectives.plackett_luce import plackett_luce_log_probs
 from lit_rl.objectives.plan_penalties import KeepMode, PlanPenalties, shape_rewards
 from lit_rl.objectives.policy_gradient import ClipCounts, clip_fractions, clipped_policy_loss
+from lit_rl.objectives.pooling import pool_last_k
 from lit_rl.objectives.returns import trajectory_returns, turn_returns
 from lit_rl.objectives.step_groups import group_in_group_advantages, step_group_advantages
 from lit_rl.objectives.streams import stream_advantages, whiten
@@ -87,6 +89,7 @@ __all__ = [
     "group_advantages",
     "group_in_group_advantages",
     "hierarchical_advantages",
+    "is_truncated",
     "joint_reward",
     "kl_estimate",
     "lambda_targets",
@@ -95,9 +98,11 @@ __all__ = [
     "masked_cross_entropy",
     "part_sums",
     "plackett_luce_log_probs",
+    "pool_last_k",
     "preference_pairs",
     "return_switch_advantages",
     "shape_rewards",
+    "soft_overlong",
     "stale_end_values",
     "step_group_advantages",
     "stream_advantages",

@@ -34,7 +34,7 @@ def sys_exit(code: int) -> None:
 
 
 def policy_of(path: Path) -> dict[str, Any]:
-    policy: dict[str, Any] = yaml.safe_load(path.read_text())["model"]["init_args"]["policy"]
+    policy: dict[str, Any] = yaml.safe_load(path.read_text())["model"]["init_args"].get("policy", {})
     return policy
 
 
@@ -48,13 +48,16 @@ WARMED_UP = {  # by a run of the other config
 }
 WARMED_UP |= dict.fromkeys((ROOT / "configs/qempo/baselines").glob("*.yaml"), "qempo/warmup.yaml")
 SIZES = ("qlora", "multinode")
-LARGE = {method: [ROOT / "configs" / method / f"{size}.yaml" for size in SIZES] for method in ("sml", "rl2f", "qempo")}
+METHODS = ("sml", "rl2f", "qempo", "dapo")
+LARGE = {method: [ROOT / "configs" / method / f"{size}.yaml" for size in SIZES] for method in METHODS}
 OFFLINE = ROOT / "configs/qempo/offline.yaml"
 ELSEWHERE = [
     *(ROOT / "configs/sml/baselines").glob("*.yaml"),  # tests/cli/test_baselines.py
     # tests/cli/test_remul_configs.py
     *(path for path in (ROOT / "configs/remul").rglob("*.yaml") if path.stem not in ("warmup", "recipe")),
     *(ROOT / "configs/hiper").rglob("*.yaml"),  # tests/cli/test_hiper_configs.py
+    *(ROOT / "configs/intelli").glob("reward_*.yaml"),  # tests/reward_models/test_configs.py
+    *(ROOT / "configs/intelli/heads").glob("*.yaml"),  # likewise
 ]
 
 
@@ -113,7 +116,7 @@ def test_large_config_of_dialogues(path: Path, tmp_path: Path) -> None:
     large(path, tmp_path, " ".join(text), FEW | replaced)
 
 
-@pytest.mark.parametrize("path", LARGE["qempo"], ids=lambda p: f"{p.parent.name}-{p.stem}")
+@pytest.mark.parametrize("path", LARGE["qempo"] + LARGE["dapo"], ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_large_config_of_puzzles(path: Path, tmp_path: Path) -> None:
     instruction = yaml.safe_load(path.read_text())["data"]["init_args"]["instruction"]
     replaced = {
@@ -156,7 +159,7 @@ def test_multinode_is_qlora_on_more_machines(method: str) -> None:
     )
     changed = {key.rpartition(".")[2] for key in one.keys() | many.keys() if one.get(key) != many.get(key)}
     sizes = {"max_length", "micro_batch_tokens", "tasks_per_batch", "batches_per_epoch"}
-    sizes |= {"validation_turns"} if method != "qempo" else set()  # of one turn there
+    sizes |= {"validation_turns"} if method not in ("qempo", "dapo") else set()  # of one turn there
     assert changed == {"quantization", "num_nodes", "devices", "strategy", "default_root_dir", *sizes}
     processes = many["trainer.num_nodes"] * many["trainer.devices"]
     assert many["data.init_args.tasks_per_batch"] % processes == 0
