@@ -56,7 +56,8 @@ class TeacherCritiquePrediction(L.Callback):
         self._mark(batch)
 
     def _mark(self, batch: Any) -> None:
-        if getattr(batch, "party_ids", None) is None or not getattr(batch, "episodes", None):
+        known = getattr(batch, "party_ids", None) is not None and hasattr(batch, "episodes")
+        if not known or (len(batch) and not batch.episodes):  # a rank may have no row where others have some
             raise ValueError(
                 f"TeacherCritiquePrediction needs batches of rollouts; this one is a {type(batch).__name__} without "
                 "party_ids or episodes. Yield lit_rl.episodes.Rollouts, or leave the callback out."
@@ -78,6 +79,8 @@ class TeacherCritiquePrediction(L.Callback):
 
     def _weights(self, batch: Any, mask: Tensor) -> Tensor:
         """Of the message that answers each exchange, float32 ``(B, N)``."""
+        if not len(batch):
+            return torch.zeros_like(batch.rewards)
         exchanges = batch.rewards.shape[1]
         weights = critique_weights(
             solve_turns(batch.episodes), _leaks(batch.episodes, self.teacher, exchanges), self.critique_filter

@@ -10,7 +10,7 @@ class TurnGrid:
     Attributes:
         episode_ids: Of the ``E`` episodes, sorted, int64 ``(E,)``.
         lengths: Turns of each, int64 ``(E,)``.
-        turns: ``N``, the greatest length.
+        turns: ``N``, the greatest length; 1 where there are no rows.
 
     Args:
         episode_ids: Of each row, int64 ``(B,)``.
@@ -28,14 +28,14 @@ class TurnGrid:
     """
 
     def __init__(self, episode_ids: Tensor, turn_ids: Tensor):
-        if episode_ids.ndim != 1 or turn_ids.shape != episode_ids.shape or not len(turn_ids):
+        if episode_ids.ndim != 1 or turn_ids.shape != episode_ids.shape:
             raise ValueError(
                 f"TurnGrid: episode_ids {tuple(episode_ids.shape)} and turn_ids {tuple(turn_ids.shape)} must both be "
-                "(rows,), with at least one row."
+                "(rows,)."
             )
         self.episode_ids, episode = torch.unique(episode_ids, return_inverse=True)
         self.lengths = torch.bincount(episode)
-        self.turns = int(self.lengths.max())
+        self.turns = int(self.lengths.max()) if len(episode_ids) else 1  # a rank without rows has no episode of a turn
         _refuse_duplicates(episode_ids, turn_ids)
         outside = (turn_ids < 0) | (turn_ids >= self.lengths[episode])
         if bool(outside.any()):
@@ -75,6 +75,8 @@ class TurnGrid:
 
 
 def _refuse_duplicates(episode_ids: Tensor, turn_ids: Tensor) -> None:
+    if not len(turn_ids):
+        return
     span = turn_ids.long() - turn_ids.min()
     _, key, counts = torch.unique(
         torch.unique(episode_ids, return_inverse=True)[1] * (span.max() + 1) + span,

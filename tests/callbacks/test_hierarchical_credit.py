@@ -492,3 +492,31 @@ def test_wrong_options_and_batches() -> None:
     late["boundary"][0] = 0
     with pytest.raises(ValueError, match="the first turn of an episode always begins a segment"):
         hierarchical(late)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        HierarchicalCredit(),
+        HierarchicalCredit(truncation="stale", targets="td"),
+        FlatCredit(),
+        GroupCredit(),
+        GroupCredit(by="turn"),
+        GroupCredit(by="state"),
+    ],
+    ids=lambda callback: f"{type(callback).__name__}-{getattr(callback, 'by', getattr(callback, 'targets', ''))}",
+)
+def test_a_rank_without_rows_takes_part(callback: TurnCredit) -> None:
+    """Where dynamic sampling leaves all kept groups to others: it answers what they add up, and gives no credit."""
+    batch = {
+        name: tensor[:0] for name, tensor in (two_episodes() | {"state": torch.zeros(9, dtype=torch.int64)}).items()
+    }
+    reduced: list[Tensor] = []
+
+    def over_ranks(sums: Tensor) -> Tensor:
+        reduced.append(sums)
+        return 2 * sums
+
+    callback.annotate(batch, reduce=over_ranks)
+    assert reduced and all(not sums.any() for sums in reduced)
+    assert batch["advantages"].shape == batch["loss_mask"].shape == (0, 6)

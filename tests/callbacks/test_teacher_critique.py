@@ -242,3 +242,8 @@ def test_wrong_options_and_batches() -> None:
         marked(rows(dialogue(1)), teacher="tutor")
     with pytest.raises(ValueError, match="needs batches of rollouts; this one is a Tensor"):
         marked(torch.zeros(2))
+
+
+def test_a_rank_without_rows_has_no_targets() -> None:
+    batch = marked(rows(dialogue(1)).without_rows())
+    assert batch.target_mask.shape == batch.target_weights.shape == batch.loss_mask.shape and len(batch) == 0
