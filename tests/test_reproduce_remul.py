@@ -18,7 +18,8 @@ from lit_rl.listeners.credit import Credit
 from lit_rl.listeners.execution import ExecutionRules, execute
 from lit_rl.listeners.spoken import spoken_in
 from lit_rl.verification.labels import extract_label
-from scripts.reproduce import remul
+from scripts.reproduce import remul, remul_runs
+from scripts.reproduce.arms import run
 from scripts.reproduce.listening import Follower, GuessingDemonstrations, Measurements, mean_of, perfect, style_of
 
 WALKS = GridNavigation(size=60, steps=4, width=2, height=2)
@@ -97,6 +98,26 @@ def test_table_of_the_leak_attack(tmp_path: Path) -> None:
 def test_means_by_name() -> None:
     found = {"val/answers/a/x": 1.0, "val/answers/a/y": 2.0, "val/answers/ab/x": 9.0, "val/answers/a/b/y": 3.0}
     assert mean_of(found, "a", "x") == 1.0 and mean_of(found, "a") == 2.0
+
+
+# -- what is run ---------------------------------------------------------------------------------------------------
+
+
+def learning_rates(folder: Path) -> list[float]:
+    return [json.loads(line)["train/learning_rate"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_a_training_from_a_warm_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remul_runs, "WARMUP_STEPS", 2)
+    monkeypatch.setattr(remul_runs, "BATCHES", 2)
+    shown = remul_runs.warm_up(remul_runs.SPEAKER, 0, guessing=False)
+    run(tmp_path / "warmup", remul_runs.CONFIGS / "warmup.yaml", *shown, validate=False)
+    start = (remul_runs.START, str(tmp_path / "warmup" / remul_runs.POLICY), *remul_runs.SAMPLING)
+    options = (*remul_runs.on_walks(0), *start, *remul_runs.training())
+    run(tmp_path / "trained", remul_runs.VARIANTS / "correctness_only.yaml", *options, validate=False)
+    assert learning_rates(tmp_path / "warmup") == pytest.approx([3e-3, 1.5e-3])  # half of the way to 0
+    assert learning_rates(tmp_path / "trained") == pytest.approx([5e-4, 2.625e-4])  # half of the way to a twentieth
 
 
 # -- who listens ---------------------------------------------------------------------------------------------------

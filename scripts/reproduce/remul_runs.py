@@ -21,7 +21,7 @@ SPEAKER = {"explicit": 0.35, "private_code": 0.25, "filler": 0.25, "leak_first":
 LISTENER = {"explicit": 0.5, "filler": 0.5}
 LISTENERS = {"listener_1": 101, "listener_2": 102, "held_out": 103}  # seed of each
 REWARDED = ("listener_1", "listener_2")
-SPEAKER_STEPS, LISTENER_STEPS, BATCHES, TOKENS = 200, 400, 120, 32
+WARMUP_STEPS, BATCHES, TOKENS = 400, 120, 32
 TRAINED = ("correctness_only", "balanced", "faithfulness_only")
 SECOND = {"two_stage": "all", "two_stage_consistent": "consistent"}  # arm -> answer_filter of its second stage
 ARMS = ("original", *TRAINED, *SECOND)
@@ -48,7 +48,7 @@ def warm_up(styles: Mapping[str, float], seed: int, *, guessing: bool) -> tuple[
     if guessing:
         class_path = "scripts.reproduce.listening.GuessingDemonstrations"
         source = {"class_path": class_path, "init_args": {"demonstrations": source}}
-    steps = str(LISTENER_STEPS if guessing else SPEAKER_STEPS)
+    steps = str(WARMUP_STEPS)
     return (
         *("--seed_everything", str(seed), "--model.init_args.policy.tiny.seed", str(seed)),
         *("--data.init_args.demonstrations", json.dumps(source), "--data.init_args.batches_per_epoch", steps),
@@ -97,10 +97,14 @@ def measuring(listening: Spec, *, ceilings: bool = False) -> tuple[str, str]:
 
 def training(*listening: Spec) -> tuple[str, ...]:
     """Options of a training; those who are only measured are asked when it is over."""
+    decay = {"start_factor": 1.0, "end_factor": 0.05, "total_iters": BATCHES}
+    scheduler = {"class_path": "torch.optim.lr_scheduler.LinearLR", "init_args": decay}
     return (
         *("--trainer.callbacks", json.dumps(list(listening)), "--validate_first", "false"),
         *("--data.init_args.batches_per_epoch", str(BATCHES), "--trainer.max_epochs", "1"),
-        *("--model.init_args.optimizer.init_args.lr", "5e-4", "--model.init_args.entropy_coef", "0.01"),
+        # Once a group's replies are all paid alike only the bonus is left, and a small eps makes full steps of it.
+        *("--model.init_args.optimizer.init_args.lr", "5e-4", "--model.init_args.optimizer.init_args.eps", "3e-4"),
+        *("--model.init_args.entropy_coef", "0.01", "--model.init_args.lr_scheduler", json.dumps(scheduler)),
         *("--trainer.limit_val_batches", "0"),
     )
 
@@ -119,6 +123,7 @@ SAMPLING = ("--data.init_args.student.max_tokens", str(TOKENS))
 ANSWERS = (
     *("--data.init_args.traces.max_tokens", str(TOKENS), "--validate_first", "false", "--trainer.callbacks", "[]"),
     *("--trainer.limit_val_batches", "0", "--model.init_args.lr_scheduler.init_args.total_iters", "65"),
+    *("--model.init_args.optimizer.init_args.lr", "3e-5"),  # 3e-4 can take reasoning along, on which there is no loss
 )
 
 
