@@ -12,6 +12,7 @@ from lit_rl.callbacks.hint_usage import HintUsageReward
 from lit_rl.callbacks.listener_execution import ListenerExecution
 from lit_rl.callbacks.metrics_file import MetricsFile
 from lit_rl.callbacks.prediction_file import PredictionFile
+from lit_rl.callbacks.question_quality import QuestionQuality
 from lit_rl.callbacks.run_state import RunState
 from lit_rl.callbacks.teacher_critique import TeacherCritiquePrediction
 from lit_rl.callbacks.validation_file import ValidationFile
@@ -30,6 +31,7 @@ __all__ = [
     "ListenerExecution",
     "MetricsFile",
     "PredictionFile",
+    "QuestionQuality",
     "RunState",
     "TeacherCritiquePrediction",
     "ValidationFile",

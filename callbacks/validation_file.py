@@ -16,11 +16,11 @@ _KEY = re.compile(r"(?:val|test)/(?P<condition>\w+)/(?:accuracy_turn_(?P<turn>\d
 
 
 class ValidationFile(L.Callback):
-    """After ``trainer.validate`` or ``trainer.test`` writes accuracy by turn of every condition, and prints it.
+    """After ``trainer.validate`` or ``trainer.test`` writes what was found of every condition, and prints it.
 
-    Reads what was logged as ``val/CONDITION/accuracy_turn_K``, and ``datamodule.ceiling()`` where there is one.  A
-    checkpoint's figures go to ``validation.json``, those of the model before training to ``validation_before.json``;
-    of a test, ``test.json``.  Rank 0 writes.
+    Reads what was logged as ``val/CONDITION/accuracy_turn_K`` and ``val/CONDITION/FIGURE``, and
+    ``datamodule.ceiling()`` where there is one.  A checkpoint's figures go to ``validation.json``, those of the model
+    before training to ``validation_before.json``; of a test, ``test.json``.  Rank 0 writes.
 
     Args:
         folder: Where to write; default is the trainer's root folder.
@@ -64,18 +64,22 @@ def conditions_of(metrics: dict[str, float]) -> dict[str, dict[str, Any]]:
             turns.setdefault(match["condition"], {})[int(match["turn"])] = value
         else:
             found.setdefault(match["condition"], {})[match["figure"]] = value
-    return {
-        condition: {"accuracy": [by_turn[k] for k in sorted(by_turn)], **found.get(condition, {})}
-        for condition, by_turn in turns.items()
-    }
+    accuracy = {condition: {"accuracy": [by_turn[k] for k in sorted(by_turn)]} for condition, by_turn in turns.items()}
+    # Where some are right or wrong, what has no accuracy was not played.
+    return {condition: accuracy.get(condition, {}) | found.get(condition, {}) for condition in accuracy or found}
 
 
 def table_of(conditions: dict[str, dict[str, Any]], ceiling: Any) -> Table:
     """Accuracy by turn under sampled conditions, the ceiling, and greedy conditions apart from both.
 
-    Of more than six turns it shows the first four and the last, so that a terminal holds it.
+    Of more than six turns it shows the first four and the last, so that a terminal holds it.  Where nothing is right or
+    wrong, as in worlds and with customers, all figures of each condition.
     """
-    rows: dict[str, list[float]] = {name: figures["accuracy"] for name, figures in conditions.items()}
+    rows: dict[str, list[float]] = {
+        name: figures["accuracy"] for name, figures in conditions.items() if "accuracy" in figures
+    }
+    if not rows:
+        return _figures_table(conditions)
     turns = max(len(accuracy) for accuracy in rows.values())
     shown = range(turns) if turns <= 6 else (0, 1, 2, 3, turns - 1)
     table = Table(title="Accuracy within k turns on held-out tasks")
@@ -92,6 +96,16 @@ def table_of(conditions: dict[str, dict[str, Any]], ceiling: Any) -> Table:
         table.add_section()
     for name, accuracy in greedy.items():
         table.add_row(name.removesuffix("_greedy") + ", greedy", *_entries(accuracy, shown))
+    return table
+
+
+def _figures_table(conditions: dict[str, dict[str, Any]]) -> Table:
+    table = Table(title="Held-out tasks")
+    for column in ("", *conditions):
+        table.add_column(column, justify="right" if column else "left")
+    for figure in dict.fromkeys(name for figures in conditions.values() for name in figures):
+        values = [figures.get(figure) for figures in conditions.values()]
+        table.add_row(figure, *("" if value is None else f"{value:.3f}" for value in values))
     return table
 
 

@@ -19,12 +19,21 @@ from lit_rl.datamodules.didactic import Dialogue, DidacticDataModule
 from lit_rl.datamodules.masked_answers import MaskedAnswers
 from lit_rl.datamodules.preferences import PreferenceDataModule, PreferenceSource, StoredPreferences
 from lit_rl.datamodules.reference_answers import ReferenceAnswers
+from lit_rl.datamodules.service import ServiceDataModule
+from lit_rl.datamodules.service_demonstrations import (
+    AnnotatedDialogues,
+    ScriptedDialogues,
+    ServiceDemonstrationDataModule,
+    ServiceForm,
+)
 from lit_rl.datamodules.sharded import ShardedDataModule
 from lit_rl.datamodules.stream import RolloutStream
 from lit_rl.datamodules.trace_demonstrations import TraceDemonstrations
+from lit_rl.datamodules.trajectory_preferences import TrajectoryPreferenceDataModule
 from lit_rl.datamodules.worlds import WorldDataModule
 
 __all__ = [
+    "AnnotatedDialogues",
     "AnnotatedQuestions",
     "CollectedDialogues",
     "CompletionDataModule",
@@ -41,11 +50,16 @@ __all__ = [
     "ReferenceAnswers",
     "RightAnswers",
     "RolloutStream",
+    "ScriptedDialogues",
+    "ServiceDataModule",
+    "ServiceDemonstrationDataModule",
+    "ServiceForm",
     "ShardedDataModule",
     "StoredDialogues",
     "StoredPreferences",
     "StoredQuestions",
     "SyntheticQuestions",
     "TraceDemonstrations",
+    "TrajectoryPreferenceDataModule",
     "WorldDataModule",
 ]

@@ -114,6 +114,7 @@ class WorldDataModule(AloneDataModule):
         if len(module.policy.value_heads):
             party = getattr(module, "value_party", self.party)
             fill_read_values(rollouts, module.policy, party=party, token_budget=module.micro_batch_tokens)
+            _without_subgoals(rollouts)
             if getattr(module, "needs_next_values", False):
                 self._fill_next_values(rollouts, planned, party)
             if getattr(module, "needs_keep_reads", False):
@@ -165,3 +166,15 @@ class WorldDataModule(AloneDataModule):
         filled = torch.zeros(len(rollouts), device=values.device)
         filled[[last_row[episode.index] for episode in cut]] = values
         rollouts.extras["value_next"] = filled
+
+
+def _without_subgoals(rollouts: Rollouts) -> None:
+    """Where a reply states no subgoal the low-level baseline is what is known before: ``value_switch``.
+
+    hiper.md 5.1 reads the low head there too, at a position where it is hardly ever trained: what it says of the few
+    malformed replies is noise that their advantages are made of.
+    """
+    extras = rollouts.extras
+    if {"value_low", "value_switch", "subgoal_mask"} <= extras.keys():
+        stated = extras["subgoal_mask"].any(1)
+        extras["value_low"] = torch.where(stated, extras["value_low"], extras["value_switch"])

@@ -280,6 +280,9 @@ class Policy(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed + 1)
             heads = {name: nn.Linear(width, 1) for name in self.config.value_heads}
+            for head in heads.values():  # values begin near 0: as noise they would be half of what success pays
+                nn.init.normal_(head.weight, std=1e-3)
+                nn.init.zeros_(head.bias)
         return nn.ModuleDict(heads).to(self.device)
 
     def _set_modes(self) -> None:

@@ -55,7 +55,7 @@ class SupervisedFineTuning(Method):
         for party, part in self._micro_batches(batch):
             mask = self.learned_mask(part)
             with self.policy.acting_as(party):
-                log_probs, _ = self.policy.log_probs(part.input_ids, mask)
+                log_probs, _ = self.policy.log_probs(part.input_ids, mask, constraint_states=part.constraint_states)
             pair = torch.stack([self.token_loss(part, log_probs).sum(), target_total(mask, part.target_weights)])
             self._validation = pair if self._validation is None else self._validation + pair
 

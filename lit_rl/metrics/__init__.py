@@ -3,6 +3,7 @@
 from lit_rl.metrics.accuracy_by_turn import AccuracyByTurn, AttemptShares, TurnSummary
 from lit_rl.metrics.best_of_n import BestOfN, best_of_n
 from lit_rl.metrics.bleu import CorpusBLEU, corpus_bleu, sentence_bleu
+from lit_rl.metrics.chosen_of_n import ChosenOfN, chosen_of_n
 from lit_rl.metrics.confidence import CalibrationError, Solvability
 from lit_rl.metrics.conversation import (
     ConversationSummary,
@@ -59,6 +60,7 @@ __all__ = [
     "AttemptShares",
     "BestOfN",
     "CalibrationError",
+    "ChosenOfN",
     "ConversationSummary",
     "CorpusBLEU",
     "Figure",
@@ -94,6 +96,7 @@ __all__ = [
     "attempt_shares",
     "backtracking_count",
     "best_of_n",
+    "chosen_of_n",
     "conditional_success",
     "conversation_counts",
     "conversation_score",

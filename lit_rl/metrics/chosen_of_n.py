@@ -66,4 +66,6 @@ class ChosenOfN(PromptMeans):
             group_ids: Prompt of each, int64 ``(E,)``.
         """
         for rows in rows_by_prompt(len(scores), group_ids):
-            self.add_prompt({f"best_of_{n}": chosen_of_n(scores[rows], values[rows], n) for n in self.ns if n <= len(rows)})
+            self.add_prompt(
+                {f"best_of_{n}": chosen_of_n(scores[rows], values[rows], n) for n in self.ns if n <= len(rows)}
+            )

@@ -14,6 +14,7 @@ from lit_rl.objectives.aggregation import (
     aggregation_totals,
     token_weights,
 )
+from lit_rl.objectives.dialogue_credit import centred_in_group, leave_one_out_by_turn, one_row_per_dialogue
 from lit_rl.objectives.entropy import categorical_entropy
 from lit_rl.objectives.gae import Gae, gae
 from lit_rl.objectives.hierarchical import (
@@ -56,6 +57,7 @@ from lit_rl.objectives.trajectory_preference import (
     trajectory_preference_loss,
 )
 from lit_rl.objectives.turn_grid import TurnGrid
+from lit_rl.objectives.turn_sums import first_tokens, turn_sums
 from lit_rl.objectives.turns import backward_scan, turn_mask
 
 __all__ = [
@@ -79,11 +81,13 @@ __all__ = [
     "aggregation_totals",
     "backward_scan",
     "categorical_entropy",
+    "centred_in_group",
     "chunked_log_probs",
     "clip_fractions",
     "clipped_policy_loss",
     "critic_switch_advantages",
     "dialogue_log_ratios",
+    "first_tokens",
     "gae",
     "gain_switch_advantages",
     "group_advantages",
@@ -94,8 +98,10 @@ __all__ = [
     "kl_estimate",
     "lambda_targets",
     "leave_one_out_advantages",
+    "leave_one_out_by_turn",
     "log_probs_from_logits",
     "masked_cross_entropy",
+    "one_row_per_dialogue",
     "part_sums",
     "plackett_luce_log_probs",
     "pool_last_k",
@@ -116,5 +122,6 @@ __all__ = [
     "turn_advantages",
     "turn_mask",
     "turn_returns",
+    "turn_sums",
     "whiten",
 ]

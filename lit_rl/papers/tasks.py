@@ -13,6 +13,8 @@ from lit_rl.papers.records import AXES
 from lit_rl.papers.synthetic import SyntheticPaper, SyntheticPapers
 from lit_rl.stream_keys import stream_key
 
+ASK_AGAIN = "?"  # what is said between two questions about one paper; a word of the papers' vocabulary
+
 
 class QuestionTasks:
     """One synthetic paper each: the prompt is its text, any question is an answer, one good on all axes is right.
@@ -65,7 +67,7 @@ class QuestionTasks:
 
 
 class ReferenceQuestions:
-    """Demonstrations of mixed quality: papers, and a question of drawn labels about each.
+    """Demonstrations of mixed quality: papers, and questions of drawn labels about each.
 
     Args:
         effort: Share of questions that are good on this axis; the three are drawn independently.
@@ -74,11 +76,11 @@ class ReferenceQuestions:
         size: Number of papers.
         seed: Which papers, and which questions.
         instruction: System message before the paper, if the generator will have one.
-        learn_paper: Name the paper as somebody's words, so that ``data.train_feedback: true`` learns to say it too: a
-            model without any knowledge of its own learns from a paper's repeated words how to copy.
+        questions: Asked about each paper, one after another in one dialogue, so that reading a paper once teaches as
+            many replies; a generator that asks one is met in the first.
 
     Raises:
-        ValueError: A share is out of range, or ``size`` below 1.
+        ValueError: A share is out of range, or ``size`` or ``questions`` below 1.
     """
 
     def __init__(
@@ -90,24 +92,29 @@ class ReferenceQuestions:
         size: int = 1000,
         seed: int = 0,
         instruction: str | None = None,
-        learn_paper: bool = False,
+        questions: int = 1,
     ):
         self.rates: Mapping[str, float] = dict(zip(AXES, (effort, evidence, grounding), strict=True))
         check_rates(self.rates, "ReferenceQuestions.rates")
-        if size < 1:
-            raise ValueError(f"ReferenceQuestions.size is {size}; it must be at least 1.")
-        self.papers, self.instruction, self.learn_paper = SyntheticPapers(size, seed), instruction, learn_paper
+        for name, count in {"size": size, "questions": questions}.items():
+            if count < 1:
+                raise ValueError(f"ReferenceQuestions.{name} is {count}; it must be at least 1.")
+        self.papers, self.instruction, self.questions = SyntheticPapers(size, seed), instruction, questions
 
     def __len__(self) -> int:
         return len(self.papers)
 
     def __getitem__(self, index: int) -> Demonstration:
         paper = self.papers[index]
-        system = (Message("system", self.instruction),) if self.instruction else ()
-        told = Message("user", paper.text, "paper", 0) if self.learn_paper else Message("user", paper.text)
-        return Demonstration(paper.paper_id, (*system, told, Message("assistant", self.question(paper))))
+        messages = [Message("system", self.instruction)] if self.instruction else []
+        for number in range(self.questions):
+            messages += [
+                Message("user", ASK_AGAIN if number else paper.text),
+                Message("assistant", self.question(paper, number)),
+            ]
+        return Demonstration(paper.paper_id, tuple(messages))
 
-    def question(self, paper: SyntheticPaper) -> str:
-        """The one asked about a paper."""
-        random = Random(stream_key(self.papers.seed, "reference", paper.paper_id))
+    def question(self, paper: SyntheticPaper, number: int = 0) -> str:
+        """The one asked about a paper as the ``number``-th, from 0 on."""
+        random = Random(stream_key(self.papers.seed, "reference", paper.paper_id, number))
         return graded_question(paper, drawn_labels(self.rates, random), random)

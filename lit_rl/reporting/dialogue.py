@@ -127,9 +127,7 @@ class TokenValues:
         return log_probs, advantages
 
 
-def _turn(
-    turn: LoggedTurn, heard: str, known: TokenValues, credit: ShownCredit | None, allowance: int
-) -> ShownTurn:
+def _turn(turn: LoggedTurn, heard: str, known: TokenValues, credit: ShownCredit | None, allowance: int) -> ShownTurn:
     tokens, text = turn.tokens, "" if turn.tokens else turn.text.strip()
     opening = opening_of(turn)
     heard = heard.strip().removesuffix(opening).strip()

@@ -198,7 +198,7 @@ def _read_validation(run: RunData, name: str) -> Validation | None:
 
 def _validation(loaded: dict[str, Any]) -> Validation:
     conditions = {
-        str(name): Condition(_shares(facts["accuracy"]), _count(facts.get("dialogues")))
+        str(name): Condition(_shares(facts.get("accuracy", [])), _count(facts.get("dialogues")))
         for name, facts in loaded["conditions"].items()
     }
     return Validation(

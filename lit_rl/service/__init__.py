@@ -10,8 +10,10 @@ from lit_rl.service.labels import SkillLabels
 from lit_rl.service.memory import SkillMemory
 from lit_rl.service.multiwoz import MultiWOZ
 from lit_rl.service.prompts import ServicePrompts
+from lit_rl.service.rated import rated
 from lit_rl.service.raters import JudgeRater, PartyRater
 from lit_rl.service.reply_rules import ReplyRule
+from lit_rl.service.retold import Retelling, RetoldWorld
 from lit_rl.service.scripts import ScriptedFlat, ScriptedPlanner, ServiceContext, scripted_responder
 from lit_rl.service.sop import Procedure
 from lit_rl.service.spoken import spoken_episodes
@@ -39,6 +41,8 @@ __all__ = [
     "PlanRun",
     "Procedure",
     "ReplyRule",
+    "Retelling",
+    "RetoldWorld",
     "ScenarioFacts",
     "ScriptedFlat",
     "ScriptedPlanner",
@@ -58,6 +62,7 @@ __all__ = [
     "best_plan",
     "expert_plan",
     "played_dialogue",
+    "rated",
     "read_annotated",
     "run_plan",
     "scenario_facts",

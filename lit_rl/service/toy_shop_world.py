@@ -19,7 +19,7 @@ from lit_rl.service.toy_shop import (
 )
 from lit_rl.service.toy_shop_plans import expert_plan, relevance
 from lit_rl.service.toy_shop_words import ITEMS, REPLIES, cue_after, item_named, opening_cue
-from lit_rl.service.world import ServiceStep
+from lit_rl.service.world import ServiceStep, ServiceWorld
 from lit_rl.stream_keys import stream_key
 
 
@@ -106,7 +106,7 @@ class ServiceScenarios:
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, index: int) -> ToyShop:
+    def __getitem__(self, index: int) -> ServiceWorld:
         if not 0 <= index < self.size:
             raise IndexError(index)
         return ToyShop(self.goal(index), self.procedure, seed=index)

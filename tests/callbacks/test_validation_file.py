@@ -70,6 +70,15 @@ def test_turns_come_in_order_whatever_the_keys_order() -> None:
     assert conditions_of(keys) == {"x": {"accuracy": [0.1, 0.2, 1.0]}}
 
 
+def test_where_nothing_is_right_or_wrong_all_figures_are_kept_and_shown() -> None:
+    found = conditions_of({"val/world/success": 0.5, "val/world/success/heat": 0.25, "val/world_greedy/success": 1.0})
+    assert found == {"world": {"success": 0.5, "success/heat": 0.25}, "world_greedy": {"success": 1.0}}
+    table = table_of(found, None)
+    assert [list(column.cells) for column in table.columns] == [
+        ["success", "success/heat"], ["0.500", "0.250"], ["1.000", ""],
+    ]  # fmt: skip
+
+
 def test_predictions_are_lines_and_an_earlier_file_is_kept(trainer: Callable[..., L.Trainer], tmp_path: Path) -> None:
     module = Foreign()
     for _ in range(2):

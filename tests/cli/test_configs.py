@@ -13,6 +13,7 @@ import lit_rl.lightning_cli  # noqa: F401  # before the fork, so that no child h
 from lit_rl.cli import main
 from lit_rl.environments import STUDENT_INSTRUCTION, TEACHER_INSTRUCTION
 from lit_rl.environments.teacher_words import CANNOT_SAY, RETRY
+from lit_rl.service import ServicePrompts, SkillLabels, toy_shop_procedure, toy_shop_words
 from lit_rl.tiny import TinyModel, materialize
 from tests.forking import in_child
 
@@ -45,10 +46,14 @@ WARMED_UP = {  # by a run of the other config
     ROOT / "configs/sml/count_bits.yaml": "warmup/count_bits.yaml",
     ROOT / "configs/rl2f/tiny.yaml": "rl2f/warmup.yaml",
     ROOT / "configs/qempo/tiny.yaml": "qempo/warmup.yaml",
+    ROOT / "configs/gopo/tiny.yaml": "gopo/warmup.yaml",
+    ROOT / "configs/gopo/offline.yaml": "gopo/warmup.yaml",
+    ROOT / "configs/gopo/baselines/ppo_flat.yaml": "gopo/warmup.yaml",
+    ROOT / "configs/gopo/baselines/sft.yaml": "gopo/warmup.yaml",
 }
 WARMED_UP |= dict.fromkeys((ROOT / "configs/qempo/baselines").glob("*.yaml"), "qempo/warmup.yaml")
 SIZES = ("qlora", "multinode")
-METHODS = ("sml", "rl2f", "qempo", "dapo")
+METHODS = ("sml", "rl2f", "qempo", "dapo", "gopo")
 LARGE = {method: [ROOT / "configs" / method / f"{size}.yaml" for size in SIZES] for method in METHODS}
 OFFLINE = ROOT / "configs/qempo/offline.yaml"
 ELSEWHERE = [
@@ -56,6 +61,7 @@ ELSEWHERE = [
     # tests/cli/test_remul_configs.py
     *(path for path in (ROOT / "configs/remul").rglob("*.yaml") if path.stem not in ("warmup", "recipe")),
     *(ROOT / "configs/hiper").rglob("*.yaml"),  # tests/cli/test_hiper_configs.py
+    *(ROOT / "configs/intelli").glob("ask_*.yaml"),  # tests/cli/test_ask_configs.py
     *(ROOT / "configs/intelli").glob("reward_*.yaml"),  # tests/reward_models/test_configs.py
     *(ROOT / "configs/intelli/heads").glob("*.yaml"),  # likewise
 ]
@@ -81,7 +87,9 @@ def test_config_of_a_tiny_model(path: Path, tmp_path: Path) -> None:
 def test_config_that_goes_on_with_a_warmed_up_model(path: Path, tmp_path: Path) -> None:
     warm = TinyModel(**policy_of(ROOT / "configs" / WARMED_UP[path])["tiny"])
     given = f"--model.init_args.policy.path={materialize(warm)}"
-    fit_and_validate(path, tmp_path, given, "--data.init_args.num_validation_tasks=8")
+    options = {"offline.yaml": "num_validation_scenarios", "sft.yaml": "num_validation"}
+    held_out = options.get(path.name, "num_validation_tasks")
+    fit_and_validate(path, tmp_path, given, f"--data.init_args.{held_out}=8")
 
 
 def large(path: Path, tmp_path: Path, text: str, overrides: dict[str, Any], numbers: int = 10) -> None:
@@ -128,6 +136,18 @@ def test_large_config_of_puzzles(path: Path, tmp_path: Path) -> None:
     large(path, tmp_path, f"{instruction} make of", FEW | replaced, numbers=1000)
 
 
+@pytest.mark.parametrize("path", LARGE["gopo"], ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_large_config_of_services(path: Path, tmp_path: Path) -> None:
+    procedure, prompts = toy_shop_procedure(), ServicePrompts()
+    labels = SkillLabels.letters(procedure.skills)
+    briefings = [*prompts.planner_briefing(procedure, labels, 3), *prompts.responder_briefing()]
+    briefings += prompts.customer_briefing()
+    text = [*toy_shop_words(), *(message.content for message in briefings), "Shop Customer Done Skill You : ; ,"]
+    replaced = {name: value for name, value in FEW.items() if "student" not in name}
+    replaced["data.init_args.customer.init_args.settings.max_tokens"] = 4
+    large(path, tmp_path, " ".join(text), replaced)
+
+
 def test_large_config_of_preferences(tmp_path: Path) -> None:
     rows = [
         {"prompt": f"sum 1 {n}", "chosen": "yes", "rejected": "no no", "score_chosen": 8.0, "score_rejected": 3.0}
@@ -159,7 +179,7 @@ def test_multinode_is_qlora_on_more_machines(method: str) -> None:
     )
     changed = {key.rpartition(".")[2] for key in one.keys() | many.keys() if one.get(key) != many.get(key)}
     sizes = {"max_length", "micro_batch_tokens", "tasks_per_batch", "batches_per_epoch"}
-    sizes |= {"validation_turns"} if method not in ("qempo", "dapo") else set()  # of one turn there
+    sizes |= {"validation_turns"} if method in ("sml", "rl2f") else set()  # of one turn there
     assert changed == {"quantization", "num_nodes", "devices", "strategy", "default_root_dir", *sizes}
     processes = many["trainer.num_nodes"] * many["trainer.devices"]
     assert many["data.init_args.tasks_per_batch"] % processes == 0

@@ -72,7 +72,8 @@ def test_a_row_a_turn_with_what_credit_reads(batch_of: Callable[..., Rollouts], 
     assert torch.equal(batch.extras["action_mask"] & ends, batch.loss_mask & ends)
     for head in HEADS:
         values = policy.values(batch.input_ids, head).detach().gather(1, batch.extras[f"read_{head}"][:, None])
-        torch.testing.assert_close(batch.extras[f"value_{head}"], values[:, 0])
+        read = batch.extras["subgoal_mask"].any(1) if head == "low" else slice(None)
+        torch.testing.assert_close(batch.extras[f"value_{head}"][read], values[read, 0])
     HierarchicalCredit().annotate(batch)
     kept = ~batch.extras["boundary"]
     assert batch.advantages is not None and batch.advantages.isfinite().all()
@@ -195,6 +196,14 @@ def test_what_keeping_would_have_been_worth(batch_of: Callable[..., Rollouts], p
     assert "value_keep" not in batch_of(data()).extras
     with pytest.raises(ValueError, match="set data.plan to true"):
         batch_of(data(plan=False), needs_keep_reads=True)
+
+
+def test_the_baseline_of_a_reply_without_a_subgoal(batch_of: Callable[..., Rollouts], policy: Policy) -> None:
+    batch = batch_of(data(student=SamplingSettings(max_tokens=12, temperature=3.0)))
+    stated = batch.extras["subgoal_mask"].any(1)
+    assert 0 < int(stated.sum()) < len(batch)
+    low, switch = batch.extras["value_low"], batch.extras["value_switch"]
+    assert torch.equal(low[~stated], switch[~stated]) and bool((low[stated] != switch[stated]).all())
 
 
 def test_an_episode_that_the_context_cuts(batch_of: Callable[..., Rollouts]) -> None:

@@ -23,16 +23,16 @@ def test_the_facts_are_read_back_from_the_text(index: int) -> None:
 @given(indices)
 def test_a_paper_is_short_has_three_pages_and_its_facts_are_linked(index: int) -> None:
     paper = PAPERS[index]
-    assert 60 <= len(paper.text.split(" ")) <= 120
+    assert len(paper.text.split()) == 49
     assert [page.split(" :")[0] for page in paper.pages] == ["abstract", "method", "ablation"]
     assert paper.text.split("\f")[0].strip() == paper.pages[0]
     sections = [frozenset({first.section, second.section}) for first, second in paper.graph.links()]
-    wanted = [{"method", "ablation"}] * 2 + [{"method", "limits"}] * 2 + [{"experiments", "limits"}] * 2
+    wanted = [{"method", "ablation"}, {"method", "limits"}, {"experiments", "limits"}]
     assert sorted(map(sorted, sections)) == sorted(map(sorted, wanted))
     results = [fact for fact in paper.graph.facts if fact.is_result]
-    assert [fact.section for fact in results] == ["experiments"] * 2 + ["ablation"] * 2
+    assert [fact.section for fact in results] == ["experiments", "ablation"]
     numbers = [word for fact in results for word in fact.terms if KINDS[word] == "number"]
-    assert len(set(numbers)) == 4  # a number tells which result is meant
+    assert len(set(numbers)) == 2  # a number tells which result is meant
 
 
 def test_papers_depend_on_seed_and_index_alone() -> None:

@@ -9,7 +9,7 @@ from lit_rl.papers.facts import read_facts
 from lit_rl.papers.oracle import grade
 from lit_rl.papers.records import AXES
 from lit_rl.papers.synthetic import SyntheticPapers
-from lit_rl.papers.tasks import QuestionTasks, ReferenceQuestions
+from lit_rl.papers.tasks import ASK_AGAIN, QuestionTasks, ReferenceQuestions
 
 TASKS = QuestionTasks(size=50, seed=2)
 
@@ -70,9 +70,16 @@ def test_bad_input() -> None:
         ReferenceQuestions(0, 1.5, 1)
     with pytest.raises(ValueError, match=r"ReferenceQuestions.size is 0"):
         ReferenceQuestions(0, 0, 1, size=0)
+    with pytest.raises(ValueError, match=r"ReferenceQuestions.questions is 0; it must be at least 1"):
+        ReferenceQuestions(0, 0, 1, questions=0)
 
 
-def test_a_paper_can_be_learned_too() -> None:
-    paper, _ = ReferenceQuestions(0, 0, 1, size=1, learn_paper=True)[0].messages
-    assert (paper.party, paper.exchange) == ("paper", 0)  # what data.train_feedback goes by
-    assert ReferenceQuestions(0, 0, 1, size=1)[0].messages[0].party is None
+def test_several_questions_about_one_paper() -> None:
+    rates = {"effort": 0.5, "evidence": 0.5, "grounding": 0.5}
+    told = ReferenceQuestions(**rates, size=3, questions=3, instruction="ask")[2].messages
+    assert [message.role for message in told] == ["system", *["user", "assistant"] * 3]
+    assert [message.content for message in told if message.role == "user"][1:] == [ASK_AGAIN] * 2
+    assert ASK_AGAIN in SyntheticPapers.words()
+    assert told[:3] == ReferenceQuestions(**rates, size=3, instruction="ask")[2].messages  # the first is the same
+    source = ReferenceQuestions(**rates, size=1)
+    assert len({source.question(source.papers[0], number) for number in range(10)}) > 5
