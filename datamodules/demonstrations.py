@@ -6,9 +6,9 @@ from typing import Any, Protocol
 import lightning as L
 
 from lit_rl.datamodules.order import ShuffledOrder, run_seed
+from lit_rl.datamodules.passes import held_out_pass, training_places
 from lit_rl.datamodules.stream import RolloutStream
 from lit_rl.demonstrations import Demonstration, TrainTurns, demonstration_rows
-from lit_rl.distributed import rank, world_size
 from lit_rl.environments import Problem, TaskSource, TeacherContext, read_rows
 from lit_rl.environments.base import Message
 from lit_rl.environments.teacher_words import RETRY
@@ -186,16 +186,10 @@ class DemonstrationDataModule(L.LightningDataModule):
         if not self.num_validation:
             return []
         held_out = range(self.count, self.count + self.num_validation)
-        starts = range(0, len(held_out), self.batch_size)
-
-        def collect(number: int) -> Rollouts:
-            return self._rows(held_out[starts[number] : starts[number] + self.batch_size])
-
-        return [RolloutStream(collect, len(starts), repeat=True)]
+        return [held_out_pass(held_out, self.batch_size, self._rows)]
 
     def _training_batch(self, number: int) -> Rollouts:
-        places = range(number * self.batch_size, (number + 1) * self.batch_size)
-        return self._rows([self._order[place] for place in places[rank() :: world_size()]])
+        return self._rows([self._order[place] for place in training_places(number, self.batch_size)])
 
     def _rows(self, indices: Sequence[int]) -> Rollouts:
         module: Any = self.trainer.lightning_module if self.trainer is not None else None

@@ -6,9 +6,9 @@ from typing import Any, Literal, Protocol
 import lightning as L
 
 from lit_rl.datamodules.order import ShuffledOrder, run_seed
+from lit_rl.datamodules.passes import check_share, held_out_pass, rank_share, training_places
 from lit_rl.datamodules.played import attached_module
 from lit_rl.datamodules.stream import RolloutStream
-from lit_rl.distributed import rank, world_size
 from lit_rl.environments import read_rows
 from lit_rl.episodes import Rollouts
 from lit_rl.preferences import Preference, fill_target_reference, preference_rows, read_preference
@@ -126,10 +126,7 @@ class PreferenceDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> RolloutStream:
         """The one stream of the run; its place in the order is in the checkpoint."""
-        if self.batch_size < world_size():
-            raise ValueError(
-                f"data.batch_size is {self.batch_size} pairs for {world_size()} processes; each needs one at least."
-            )
+        check_share("data.batch_size", self.batch_size, "pairs")
         if self._stream is None:
             self._stream = RolloutStream(self._training_batch, self.batches_per_epoch)
         return self._stream
@@ -137,21 +134,12 @@ class PreferenceDataModule(L.LightningDataModule):
     def val_dataloader(self) -> list[RolloutStream]:
         if not self.held_out:
             return []
-        mine = range(len(self.held_out))[rank() :: world_size()]
-        if not mine:
-            raise ValueError(
-                f"There are {len(self.held_out)} pairs to validate on for {world_size()} processes; raise "
-                "data.num_validation so that each has one."
-            )
-
-        def collect(number: int) -> Rollouts:
-            places = mine[number * self.batch_size : (number + 1) * self.batch_size]
-            return self._rows([self.held_out[place] for place in places], places)
-
-        return [RolloutStream(collect, -(-len(mine) // self.batch_size), repeat=True)]
+        check_share("data.num_validation", len(self.held_out), "pairs")
+        mine = rank_share(range(len(self.held_out)))
+        return [held_out_pass(mine, self.batch_size, lambda at: self._rows([self.held_out[i] for i in at], at))]
 
     def _training_batch(self, number: int) -> Rollouts:
-        places = range(number * self.batch_size, (number + 1) * self.batch_size)[rank() :: world_size()]
+        places = training_places(number, self.batch_size)
         pairs = [self.preferences[self._order[place]] for place in places]
         rollouts = self._rows(pairs, places)
         if self.on_long == "drop":

@@ -8,10 +8,10 @@ import lightning as L
 
 from lit_rl.constraints import ConstraintTable
 from lit_rl.datamodules.order import ShuffledOrder, run_seed
+from lit_rl.datamodules.passes import check_share, held_out_pass, rank_share, training_places
 from lit_rl.datamodules.played import attached_module
 from lit_rl.datamodules.service_rows import RecordedDialogue, rate_replies
 from lit_rl.datamodules.stream import RolloutStream
-from lit_rl.distributed import rank, world_size
 from lit_rl.episodes import Episode, Rollouts
 from lit_rl.metrics.reply_quality import ReplyRater
 from lit_rl.parties import Party, ScriptedParty
@@ -342,26 +342,15 @@ class ServiceDemonstrationDataModule(L.LightningDataModule):
         if not self.num_validation:
             return []
         check_share("data.num_validation", self.num_validation)
-        mine = range(self.count, self.count + self.num_validation)[rank() :: world_size()]
-
-        def collect(number: int) -> Rollouts:
-            return self._rows(mine[number * self.batch_size : (number + 1) * self.batch_size])
-
-        return [RolloutStream(collect, -(-len(mine) // self.batch_size), repeat=True)]
+        mine = rank_share(range(self.count, self.count + self.num_validation))
+        return [held_out_pass(mine, self.batch_size, self._rows)]
 
     def _training_batch(self, number: int) -> Rollouts:
-        places = range(number * self.batch_size, (number + 1) * self.batch_size)
-        return self._rows([self._order[place] for place in places[rank() :: world_size()]])
+        return self._rows([self._order[place] for place in training_places(number, self.batch_size)])
 
     def _rows(self, indices: Sequence[int]) -> Rollouts:
         module: Any = attached_module(self.trainer)
         return self.teller.rows(self.teller.episodes(indices, module.policy), module, "demonstrations")
-
-
-def check_share(option: str, count: int) -> None:
-    """Raise ValueError unless every rank gets something of ``count``."""
-    if count < world_size():
-        raise ValueError(f"{option} is {count} for {world_size()} processes; each needs one at least.")
 
 
 def _checked(episode: Episode, policy: Policy) -> Episode:

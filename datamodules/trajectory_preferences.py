@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from lit_rl.datamodules.order import ShuffledOrder, run_seed
+from lit_rl.datamodules.passes import check_share, held_out_pass, rank_share, training_places
 from lit_rl.datamodules.played import attached_module
-from lit_rl.datamodules.service_demonstrations import ServiceDialogues, ServiceForm, Teller, check_share
+from lit_rl.datamodules.service_demonstrations import ServiceDialogues, ServiceForm, Teller
 from lit_rl.datamodules.stream import RolloutStream
-from lit_rl.distributed import rank, world_size
 from lit_rl.episodes import Episode, Rollouts
 from lit_rl.metrics.reply_quality import ReplyRater, RuleRater
 from lit_rl.metrics.service import ServiceScoring
@@ -115,7 +115,7 @@ class TrajectoryPreferenceDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> RolloutStream:
         """The one stream of the run; its place in the order is in the checkpoint."""
-        check_share("data.batch_size", self.batch_size)
+        check_share("data.batch_size", self.batch_size, "pairs")
         if self._stream is None:
             pairs = self.pairs(attached_module(self.trainer).policy)
             if len(pairs) < self.batch_size:
@@ -126,7 +126,7 @@ class TrajectoryPreferenceDataModule(L.LightningDataModule):
             order = ShuffledOrder(len(pairs), self.seed)
 
             def collect(number: int) -> Rollouts:
-                places = range(number * self.batch_size, (number + 1) * self.batch_size)[rank() :: world_size()]
+                places = training_places(number, self.batch_size)
                 return self._rows([pairs[order[place]] for place in places], places)
 
             self._stream = RolloutStream(collect, self.batches_per_epoch or len(pairs) // self.batch_size)
@@ -136,14 +136,9 @@ class TrajectoryPreferenceDataModule(L.LightningDataModule):
         if not self.indices[True]:
             return []
         pairs = self.pairs(attached_module(self.trainer).policy, held_out=True)
-        check_share("The number of pairs of data.num_validation_scenarios", len(pairs))
-        mine = range(len(pairs))[rank() :: world_size()]
-
-        def collect(number: int) -> Rollouts:
-            places = mine[number * self.batch_size : (number + 1) * self.batch_size]
-            return self._rows([pairs[place] for place in places], places)
-
-        return [RolloutStream(collect, -(-len(mine) // self.batch_size), repeat=True)]
+        check_share("What data.num_validation_scenarios holds out", len(pairs), "pairs")
+        mine = rank_share(range(len(pairs)))
+        return [held_out_pass(mine, self.batch_size, lambda at: self._rows([pairs[place] for place in at], at))]
 
     # -- pairs -------------------------------------------------------------------------------------------------
 

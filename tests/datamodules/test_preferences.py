@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from lit_rl.datamodules import preferences as preferences_module
+from lit_rl.datamodules import passes
 from lit_rl.datamodules.preferences import PreferenceDataModule, StoredPreferences
 from lit_rl.episodes import Rollouts
 from lit_rl.policy import LoRA, Policy, PolicyConfig
@@ -84,8 +84,8 @@ def test_the_order_goes_on_where_it_stopped(attach: Attach, stored: Any) -> None
 
 def test_ranks_share_pairs(attach: Attach, policy: Policy, stored: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def replies(rank: int, ranks: int) -> tuple[list[str], list[str]]:
-        monkeypatch.setattr(preferences_module, "rank", lambda: rank)
-        monkeypatch.setattr(preferences_module, "world_size", lambda: ranks)
+        monkeypatch.setattr(passes, "rank", lambda: rank)
+        monkeypatch.setattr(passes, "world_size", lambda: ranks)
         data = attach(PreferenceDataModule(stored(), batch_size=3, num_validation=3, seed=1))
         train = [text for batch in data.train_dataloader() for text in said(batch, policy)]
         return train, [text for batch in data.val_dataloader()[0] for text in said(batch, policy)]

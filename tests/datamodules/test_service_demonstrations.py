@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import lit_rl.service
-from lit_rl.datamodules import service_demonstrations
+from lit_rl.datamodules import passes
 from lit_rl.datamodules.service_demonstrations import (
     AnnotatedDialogues,
     ScriptedDialogues,
@@ -164,10 +164,10 @@ def test_the_order_depends_on_the_seed_alone_and_holds_out_the_last(policy: Poli
 
 def test_ranks_share_a_batch(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [episode.index for episode in first_batch(demonstrations(), policy).episodes]
-    monkeypatch.setattr(service_demonstrations, "world_size", lambda: 2)
+    monkeypatch.setattr(passes, "world_size", lambda: 2)
     shares = []
     for number in (0, 1):
-        monkeypatch.setattr(service_demonstrations, "rank", lambda number=number: number)
+        monkeypatch.setattr(passes, "rank", lambda number=number: number)
         shares.append([episode.index for episode in first_batch(demonstrations(), policy).episodes])
     assert shares == [whole[::2], whole[1::2]]
     with pytest.raises(ValueError, match="data.batch_size is 1 for 2 processes"):
