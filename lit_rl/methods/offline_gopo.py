@@ -8,9 +8,7 @@ from torch import Tensor
 
 from lit_rl.distributed import world_sum
 from lit_rl.episodes import Rollouts
-from lit_rl.methods.base import Method
-from lit_rl.methods.figures import StepFigures
-from lit_rl.methods.offline_qempo import pair_micro_batches, pair_rows
+from lit_rl.methods.pairs import PairMethod, at_first_targets, pair_micro_batches, pair_rows
 from lit_rl.objectives.preference import pairwise_loss
 from lit_rl.objectives.supervised import masked_cross_entropy, target_total
 from lit_rl.objectives.trajectory_preference import dialogue_log_ratios, trajectory_margin
@@ -18,7 +16,7 @@ from lit_rl.policy import PolicyConfig
 from lit_rl.service.dialogue import PLANNER, RESPONDER
 
 
-class OfflineGOPO(Method):
+class OfflineGOPO(PairMethod):
     """Which of two dialogues with one customer came to more (planner), and how good replies are worded (responder).
 
     As published (GOPO, arXiv 2602.15854): the planner is optimised by preferences over whole dialogues.  Our reading,
@@ -54,8 +52,6 @@ class OfflineGOPO(Method):
         **kwargs: Any,
     ):
         super().__init__(policy, clip_each_party=clip_each_party, **kwargs)
-        if self.critique_coef:
-            raise ValueError("model.critique_coef has no use here, for nobody criticises; leave it out.")
         if missing := [party for party in self.trained_parties if party not in (policy.adapters or {})]:
             raise ValueError(
                 f"OfflineGOPO trains {list(self.trained_parties)} against the base with adapters off; name "
@@ -67,25 +63,12 @@ class OfflineGOPO(Method):
                 "above 0, the second at least 0."
             )
         self.pair_kl_coef, self.return_margin = pair_kl_coef, return_margin
-        self._validation = StepFigures()
 
     @property
     def needs_reference(self) -> bool:
         return True
 
-    def check_data(self, datamodule: Any) -> None:
-        super().check_data(datamodule)
-        pairs = getattr(datamodule, "batch_size", None)
-        if pairs is not None and pairs < self.steps_per_batch:
-            raise ValueError(
-                f"model.steps_per_batch is {self.steps_per_batch}, but data.batch_size is {pairs}; every optimizer "
-                "step needs a pair."
-            )
-
     # -- loss --------------------------------------------------------------------------------------------------
-
-    def advantages(self, rollouts: Rollouts) -> None:
-        return None
 
     def learned_mask(self, rollouts: Rollouts) -> Tensor:
         if rollouts.target_mask is None or "dialogue_return" not in rollouts.extras:
@@ -97,9 +80,13 @@ class OfflineGOPO(Method):
         mask = self.learned_mask(rollouts)
         if not self._plans(rollouts):
             return masked_cross_entropy(log_probs, mask, rollouts.target_weights)
-        chosen, _ = pair_rows(rollouts)
-        losses = pairwise_loss(self._margins(rollouts, log_probs))
-        return torch.zeros_like(log_probs).index_put((chosen, mask[chosen].int().argmax(1)), losses)
+        return at_first_targets(self.pair_losses(rollouts, log_probs), mask, pair_rows(rollouts)[0])
+
+    def pair_losses(self, rollouts: Rollouts, log_probs: Tensor) -> Tensor:
+        return pairwise_loss(self._margins(rollouts, log_probs))
+
+    def compares(self, party: str) -> bool:
+        return party == PLANNER
 
     def step_weights(self, rollouts: Rollouts) -> Callable[[Rollouts], Tensor]:
         """A mean over the pairs for the planner, one over the weights of targets for the responder."""
@@ -111,13 +98,13 @@ class OfflineGOPO(Method):
 
     def _micro_batches(self, rollouts: Rollouts) -> Iterator[tuple[str, Rollouts]]:
         """Whole pairs of the planner; rows of the responder as they come."""
-        for party, rows in zip((PLANNER, RESPONDER), _two_sides(self._planned_rows(rollouts)), strict=True):
-            if not bool(rows.any()):
-                continue
-            mine = rollouts.select(rows)
-            budget = self.micro_batch_tokens
-            for part in pair_micro_batches(mine, budget) if party == PLANNER else mine.micro_batches(budget):
-                yield party, part
+        planned, budget = self._planned_rows(rollouts), self.micro_batch_tokens
+        if bool(planned.any()):
+            for part in pair_micro_batches(rollouts.select(planned), budget):
+                yield PLANNER, part
+        if not bool(planned.all()):
+            for part in rollouts.select(~planned).micro_batches(budget):
+                yield RESPONDER, part
 
     def _planned_rows(self, rollouts: Rollouts) -> Tensor:
         """Rows of the planner, bool ``(B,)``."""
@@ -160,30 +147,3 @@ class OfflineGOPO(Method):
             "margin": (margins.sum(), pairs),
             "margin_of_longer": (margins[longer].sum(), longer.sum()),
         }
-
-    def validation_step(self, batch: Rollouts, batch_idx: int, dataloader_idx: int = 0) -> None:
-        if batch.target_mask is None:
-            self._evaluate(batch)
-            return
-        assert self.policy is not None
-        for party, part in self._micro_batches(batch):
-            with self.policy.acting_as(party):
-                log_probs, _ = self.policy.log_probs(
-                    part.input_ids, self.learned_mask(part), constraint_states=part.constraint_states
-                )
-            if party == PLANNER:
-                losses = pairwise_loss(self._margins(part, log_probs))
-                self._validation.add("pair_loss", losses.sum(), torch.tensor(len(losses), device=losses.device))
-            for name, (total, count) in self.step_figures(part, log_probs).items():
-                self._validation.add(name, total, count)
-
-    def on_validation_epoch_end(self) -> None:
-        figures, self._validation = self._validation.result(), StepFigures()
-        if figures and not getattr(self.trainer, "sanity_checking", False):
-            values = {"val/loss": figures.pop("pair_loss")} | {f"val/{name}": x for name, x in figures.items()}
-            self.record(values, bar={"val/loss", "val/accuracy"})
-        super().on_validation_epoch_end()
-
-
-def _two_sides(rows: Tensor) -> tuple[Tensor, Tensor]:
-    return rows, ~rows

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from lit_rl.distributed import world_sum
 from lit_rl.episodes import Rollouts
-from lit_rl.methods.base import Method
-from lit_rl.methods.figures import StepFigures
+from lit_rl.methods.pairs import PairMethod, at_first_targets, pair_micro_batches, pair_rows
 from lit_rl.methods.qempo import shaping_of
 from lit_rl.objectives.preference import pairwise_loss, preference_margin, regression_loss, soft_label_loss
 from lit_rl.objectives.shaping import response_log_probs
@@ -18,7 +17,7 @@ from lit_rl.policy import PolicyConfig
 PairLoss = Literal["pairwise", "soft_label", "regression"]
 
 
-class OfflineQEMPO(Method):
+class OfflineQEMPO(PairMethod):
     """Pairs of responses, whose difference in ``a log pi - b log p`` is to be their difference in quality.
 
     As published: a DPO-style offline trainer for QEMPO and QEMPO-KL.  The paper's body could not be read; our
@@ -81,7 +80,6 @@ class OfflineQEMPO(Method):
             raise ValueError(f"model.nll_coef is {nll_coef}; it must be at least 0.")
         self.loss, self.label_smoothing, self.nll_coef = loss, label_smoothing, nll_coef
         self.length_normalize = length_normalize
-        self._validation = StepFigures()
 
     @property
     def needs_reference(self) -> bool:
@@ -102,16 +100,8 @@ class OfflineQEMPO(Method):
                 f"model.loss is {self.loss!r}, which needs to know what responses are worth: set score_chosen and "
                 "score_rejected of data.preferences, or take loss 'pairwise'."
             )
-        if datamodule.batch_size < self.steps_per_batch:
-            raise ValueError(
-                f"model.steps_per_batch is {self.steps_per_batch}, but data.batch_size is {datamodule.batch_size}; "
-                "every optimizer step needs a pair."
-            )
 
     # -- loss --------------------------------------------------------------------------------------------------
-
-    def advantages(self, rollouts: Rollouts) -> None:
-        return None
 
     def learned_mask(self, rollouts: Rollouts) -> Tensor:
         if rollouts.target_mask is None or "chosen" not in rollouts.extras:
@@ -120,12 +110,12 @@ class OfflineQEMPO(Method):
 
     def token_loss(self, rollouts: Rollouts, log_probs: Tensor) -> Tensor:
         """The loss of each pair, at the first token of its chosen response."""
-        chosen, _ = pair_rows(rollouts)
-        losses = self._pair_losses(rollouts, self._margins(rollouts, log_probs))
-        mask = self.learned_mask(rollouts)[chosen]
+        (chosen, _), mask = pair_rows(rollouts), self.learned_mask(rollouts)
+        losses = self.pair_losses(rollouts, log_probs)
         if self.nll_coef:
-            losses = losses - self.nll_coef * response_log_probs(log_probs[chosen], mask, length_normalize=True)
-        return torch.zeros_like(log_probs).index_put((chosen, mask.int().argmax(1)), losses)
+            nll = -response_log_probs(log_probs[chosen], mask[chosen], length_normalize=True)
+            losses = losses + self.nll_coef * nll
+        return at_first_targets(losses, mask, chosen)
 
     def step_weights(self, rollouts: Rollouts) -> Callable[[Rollouts], Tensor]:
         pairs = world_sum(self.learned_mask(rollouts).new_full((), len(rollouts) // 2, dtype=torch.float32))
@@ -157,7 +147,8 @@ class OfflineQEMPO(Method):
         sums = response_log_probs(log_probs, self.learned_mask(rollouts), length_normalize=self.length_normalize)
         return [sums[rows] for rows in pair_rows(rollouts)]
 
-    def _pair_losses(self, rollouts: Rollouts, margins: Tensor) -> Tensor:
+    def pair_losses(self, rollouts: Rollouts, log_probs: Tensor) -> Tensor:
+        margins = self._margins(rollouts, log_probs)
         if self.loss == "pairwise":
             return pairwise_loss(margins)
         if not self.needs_scores:
@@ -184,52 +175,3 @@ class OfflineQEMPO(Method):
             "rejected_log_prob": (said[rejected].sum(), pairs),
             "nll": (-said[chosen].sum(), mask[chosen].sum()),
         }
-
-    def validation_step(self, batch: Rollouts, batch_idx: int, dataloader_idx: int = 0) -> None:
-        if batch.target_mask is None:
-            self._evaluate(batch)
-            return
-        assert self.policy is not None
-        for party, part in self._micro_batches(batch):
-            with self.policy.acting_as(party):
-                log_probs, _ = self.policy.log_probs(part.input_ids, self.learned_mask(part))
-            losses = self._pair_losses(part, self._margins(part, log_probs))
-            self._validation.add("pair_loss", losses.sum(), torch.tensor(len(losses), device=losses.device))
-            for name, (total, count) in self.step_figures(part, log_probs).items():
-                self._validation.add(name, total, count)
-
-    def on_validation_epoch_end(self) -> None:
-        figures, self._validation = self._validation.result(), StepFigures()
-        if figures and not getattr(self.trainer, "sanity_checking", False):
-            values = {"val/loss": figures.pop("pair_loss")} | {f"val/{name}": x for name, x in figures.items()}
-            self.record(values, bar={"val/loss", "val/accuracy"})
-        super().on_validation_epoch_end()
-
-
-def pair_rows(rollouts: Rollouts) -> tuple[Tensor, Tensor]:
-    """Indices of the chosen and of the rejected row of each pair, int64 ``(P,)`` each, by ``group_ids``.
-
-    Raises:
-        ValueError: A group is not one chosen and one rejected row.
-    """
-    order = torch.argsort(rollouts.group_ids, stable=True)
-    is_chosen, groups = rollouts.extras["chosen"][order].bool(), rollouts.group_ids[order]
-    first, second = groups[is_chosen], groups[~is_chosen]
-    if not torch.equal(first, second) or len(torch.unique(first)) < len(first):
-        raise ValueError("A pair of the batch is not complete: every group needs one chosen and one rejected row.")
-    return order[is_chosen], order[~is_chosen]
-
-
-def pair_micro_batches(rollouts: Rollouts, token_budget: int) -> Iterator[Rollouts]:
-    """Pairs sorted by length in batches of at most ``token_budget`` padded tokens (at least one pair each)."""
-    pairs = torch.stack(pair_rows(rollouts), 1)
-    lengths = rollouts.attention_mask.sum(1)[pairs].amax(1)
-    order = torch.sort(lengths, stable=True).indices
-    batch: list[int] = []
-    for place, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        if batch and 2 * (len(batch) + 1) * length > token_budget:
-            yield rollouts.select(pairs[batch].flatten())
-            batch = []
-        batch.append(place)
-    if batch:
-        yield rollouts.select(pairs[batch].flatten())

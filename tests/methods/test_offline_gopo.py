@@ -12,7 +12,7 @@ from lit_rl.datamodules.service_demonstrations import ScriptedDialogues
 from lit_rl.datamodules.trajectory_preferences import TrajectoryPreferenceDataModule
 from lit_rl.episodes import Rollouts
 from lit_rl.methods.offline_gopo import OfflineGOPO
-from lit_rl.methods.offline_qempo import pair_rows
+from lit_rl.methods.pairs import pair_rows
 from lit_rl.policy import Policy
 from lit_rl.service import ServiceScenarios
 from tests.datamodules.shop import PARTIES, attach, form, shop_config

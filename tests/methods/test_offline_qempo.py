@@ -10,7 +10,8 @@ from torch import Tensor
 from lit_rl.datamodules.preferences import PreferenceDataModule
 from lit_rl.environments.base import Message
 from lit_rl.episodes import Rollouts
-from lit_rl.methods.offline_qempo import OfflineQEMPO, pair_micro_batches, pair_rows
+from lit_rl.methods.offline_qempo import OfflineQEMPO
+from lit_rl.methods.pairs import pair_micro_batches, pair_rows
 from lit_rl.policy import LoRA, Policy, PolicyConfig
 from lit_rl.preferences import Preference, fill_target_reference, preference_rows
 from lit_rl.tiny import TinyModel
