@@ -54,7 +54,6 @@ from lit_rl.objectives.trajectory_preference import (
     dialogue_log_ratios,
     preference_pairs,
     trajectory_margin,
-    trajectory_preference_loss,
 )
 from lit_rl.objectives.turn_grid import TurnGrid
 from lit_rl.objectives.turn_sums import first_tokens, turn_sums
@@ -117,7 +116,6 @@ __all__ = [
     "token_advantages",
     "token_weights",
     "trajectory_margin",
-    "trajectory_preference_loss",
     "trajectory_returns",
     "turn_advantages",
     "turn_mask",

@@ -6,8 +6,6 @@ loss, DPO's (arXiv 2305.18290, eq. 7) with the log-probs of all plans of a dialo
 
 from torch import Tensor
 
-from lit_rl.objectives.preference import pairwise_loss
-
 
 def dialogue_log_ratios(log_probs: Tensor, ref_log_probs: Tensor, turn_mask: Tensor) -> Tensor:
     """``s = sum_t (log pi(z_t) - log pi_ref(z_t))``, over the plans of each dialogue.
@@ -52,6 +50,9 @@ def trajectory_margin(
 ) -> Tensor:
     """``m = b (s+ - s-) - z (R+ - R-)`` of each pair, ``b = kl_coef`` and ``z = return_margin``.
 
+    Its loss is `lit_rl.objectives.preference.pairwise_loss`, ``-log sigmoid(m)``.  That over-trains: pairs told apart
+    become more while the return of the policy falls.  Stop by a held-out return.
+
     Args:
         chosen_log_ratios: ``s+``, see `dialogue_log_ratios`, float ``(P,)``; carries the gradient.
         rejected_log_ratios: ``s-``, likewise.
@@ -65,6 +66,12 @@ def trajectory_margin(
 
     Raises:
         ValueError: Shapes disagree, or an option out of range.
+
+    Example:
+        >>> import torch
+        >>> chosen, rejected, worth = torch.tensor([0.5]), torch.tensor([-0.1]), torch.zeros(1)
+        >>> trajectory_margin(chosen, rejected, worth, worth, kl_coef=0.1)
+        tensor([0.0600])
     """
     shapes = [tuple(x.shape) for x in (chosen_log_ratios, rejected_log_ratios, chosen_returns, rejected_returns)]
     if len(set(shapes)) > 1 or chosen_log_ratios.ndim != 1:
@@ -79,36 +86,6 @@ def trajectory_margin(
         )
     further_apart = (chosen_returns - rejected_returns).detach()
     return kl_coef * (chosen_log_ratios - rejected_log_ratios) - return_margin * further_apart
-
-
-def trajectory_preference_loss(
-    chosen_log_ratios: Tensor,
-    rejected_log_ratios: Tensor,
-    chosen_returns: Tensor,
-    rejected_returns: Tensor,
-    *,
-    kl_coef: float = 0.1,
-    return_margin: float = 0.0,
-) -> Tensor:
-    """``-log sigmoid(m)`` of each pair with the `trajectory_margin` ``m``; arguments and errors are its own.
-
-    It over-trains: pairs told apart become more while the return of the policy falls.  Stop by a held-out return.
-
-    Returns:
-        Float ``(P,)``, not averaged.
-
-    Example:
-        >>> import torch
-        >>> chosen, rejected, worth = torch.tensor([0.5]), torch.tensor([-0.1]), torch.zeros(1)
-        >>> trajectory_preference_loss(chosen, rejected, worth, worth, kl_coef=0.1)
-        tensor([0.6636])
-    """
-    return pairwise_loss(
-        trajectory_margin(
-            chosen_log_ratios, rejected_log_ratios, chosen_returns, rejected_returns,
-            kl_coef=kl_coef, return_margin=return_margin,
-        )
-    )  # fmt: skip
 
 
 def preference_pairs(returns: Tensor, group_ids: Tensor, *, min_gap: float = 0.02) -> Tensor:

@@ -9,16 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lit_rl.objectives.preference import pairwise_loss
 from lit_rl.objectives.trajectory_preference import (
     dialogue_log_ratios,
     preference_pairs,
     trajectory_margin,
-    trajectory_preference_loss,
 )
 
 WINNER = [-0.2, -0.5, -0.3], [-0.4, -0.6, -0.5]
 LOSER = [-0.9, -0.4], [-0.7, -0.5]
 ZERO = torch.zeros(1, dtype=torch.float64)
+
+
+def loss_of(*arguments: Tensor, **options: float) -> Tensor:
+    """As `lit_rl.methods.OfflineGOPO` has it."""
+    return pairwise_loss(trajectory_margin(*arguments, **options))
 
 
 def ratio(log_probs: list[float], ref_log_probs: list[float], padding: int = 0, junk: float = 0.0) -> Tensor:
@@ -36,13 +41,13 @@ def test_ratios_of_section_11() -> None:
 def test_losses_of_section_11(kl_coef: float, margin: float, loss: float) -> None:
     both = ratio(*WINNER), ratio(*LOSER), ZERO, ZERO
     assert trajectory_margin(*both, kl_coef=kl_coef).item() == pytest.approx(margin)
-    assert trajectory_preference_loss(*both, kl_coef=kl_coef).item() == pytest.approx(loss, abs=1e-6)
+    assert loss_of(*both, kl_coef=kl_coef).item() == pytest.approx(loss, abs=1e-6)
 
 
 def test_the_return_margin_asks_more_of_pairs_that_are_further_apart() -> None:
     both, returns = (ratio(*WINNER), ratio(*LOSER)), (torch.tensor([0.9]).double(), torch.tensor([0.4]).double())
     assert trajectory_margin(*both, *returns, kl_coef=0.1, return_margin=0.2).item() == pytest.approx(0.06 - 0.1)
-    found = trajectory_preference_loss(*both, *returns, kl_coef=0.1, return_margin=0.2).item()
+    found = loss_of(*both, *returns, kl_coef=0.1, return_margin=0.2).item()
     assert found == pytest.approx(math.log(1 + math.exp(0.04)))
 
 
@@ -53,7 +58,7 @@ def test_gradient_is_that_of_dpo_on_every_turn() -> None:
     chosen, rejected = (
         dialogue_log_ratios(row, ref, torch.ones_like(row).bool()) for row, ref in zip(rows, refs, strict=True)
     )
-    trajectory_preference_loss(chosen, rejected, ZERO, ZERO, kl_coef=0.5).sum().backward()
+    loss_of(chosen, rejected, ZERO, ZERO, kl_coef=0.5).sum().backward()
     slope = -0.5 / (1 + math.exp(0.30))
     torch.testing.assert_close(rows[0].grad, torch.full((1, 3), slope, dtype=torch.float64))
     torch.testing.assert_close(rows[1].grad, torch.full((1, 2), -slope, dtype=torch.float64))
@@ -70,9 +75,9 @@ def test_properties_of_section_12(first: list[float], second: list[float], worth
     reference = [-1.0] * 4
     one, other = ratio(first, reference[: len(first)]), ratio(second, reference[: len(second)])
     gain = torch.tensor([worth], dtype=torch.float64)
-    assert trajectory_preference_loss(one, one, gain, gain, return_margin=0.3).item() == pytest.approx(math.log(2))
+    assert loss_of(one, one, gain, gain, return_margin=0.3).item() == pytest.approx(math.log(2))
     same = ratio(first, first), ratio(second, second)
-    assert trajectory_preference_loss(*same, gain, ZERO).item() == pytest.approx(math.log(2))
+    assert loss_of(*same, gain, ZERO).item() == pytest.approx(math.log(2))
     margin = trajectory_margin(one, other, gain, ZERO, return_margin=0.3)
     torch.testing.assert_close(trajectory_margin(other, one, ZERO, gain, return_margin=0.3), -margin)
     assert torch.equal(ratio(first, reference[: len(first)], padding, junk=-math.inf), one)
