@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from lit_rl.callbacks.held_out import HeldOut
 from lit_rl.metrics.diversity import (
     AnswerDiversity,
     LexicalDiversity,
@@ -21,7 +22,7 @@ from lit_rl.metrics.diversity import (
 from lit_rl.metrics.embeddings import Embedding
 
 
-class Diversity(L.Callback):
+class Diversity(HeldOut):
     """Logs ``val/LABEL/...`` (or ``test/...``) of several responses to each prompt: how they differ, how good they are.
 
     The figures are those of `lit_rl.metrics.diversity`: entropy, n-grams, embeddings, answers and quality; those of
@@ -65,28 +66,6 @@ class Diversity(L.Callback):
         self._metrics: dict[str, dict[str, Any]] = {}  # by label, then by name
         self._figures: dict[str, dict[str, float]] = {}
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._begin(trainer)
-
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._begin(trainer)
-
-    def on_validation_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self._add(batch, pl_module.device)
-
-    def on_test_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self._add(batch, pl_module.device)
-
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._log(trainer, pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._log(trainer, pl_module, "test")
-
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "validate":
             self._print(trainer)
@@ -94,9 +73,7 @@ class Diversity(L.Callback):
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._print(trainer)
 
-    # -- inner workings ----------------------------------------------------------------------------------------
-
-    def _begin(self, trainer: L.Trainer) -> None:
+    def begin(self, trainer: L.Trainer) -> None:
         self._metrics, least = {}, max(2, *self.ks)
         size = getattr(getattr(trainer, "datamodule", None), "validation_group_size", least)
         if size < least:
@@ -105,13 +82,13 @@ class Diversity(L.Callback):
                 f"least {least} (ks is {list(self.ks)}), or leave the callback out."
             )
 
-    def _add(self, batch: Any, device: torch.device) -> None:
+    def add(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any) -> None:
         if getattr(batch, "temperature", 1.0) == 0:
             return
         found = _of_dict(batch) if isinstance(batch, Mapping) else _of_episodes(batch, self.party)
         metrics = self._metrics.setdefault(found.label, {})
         for name, metric, arguments in self._updates(found):
-            metrics.setdefault(name, metric).to(device).update(*arguments)
+            metrics.setdefault(name, metric).to(pl_module.device).update(*arguments)
 
     def _updates(self, found: "_Responses") -> list[tuple[str, Any, tuple[Any, ...]]]:
         """Which metrics the responses have the fields for: name, a new one, what to update it with."""
@@ -128,7 +105,7 @@ class Diversity(L.Callback):
             updates.append(("quality", _Quality(["quality"]), (found.rewards, groups)))
         return updates
 
-    def _log(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def report(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._figures = {}
         if getattr(trainer, "sanity_checking", False):
             return

@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from lit_rl.callbacks.held_out import HeldOut
 from lit_rl.distributed import gather_objects
 from lit_rl.metrics.chosen_of_n import ChosenOfN
 from lit_rl.metrics.first_page_bias import FirstPageBias
@@ -15,7 +16,7 @@ from lit_rl.protocols import RewardModel
 _LENGTHS = ("mean_length", "truncated_share")  # figures that are not a judge's
 
 
-class QuestionQuality(L.Callback):
+class QuestionQuality(HeldOut):
     """Logs ``val/LABEL/JUDGE/...`` of generated questions for each judge, and ``val/LABEL/...`` of the questions.
 
     Who trains a generator by a reward model should have somebody else judge it too: what only that model finds in the
@@ -60,31 +61,7 @@ class QuestionQuality(L.Callback):
         self._metrics: dict[str, dict[str, Any]] = {}  # by label, then by name
         self._questions: dict[str, list[str]] = {}
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._begin(trainer)
-
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._begin(trainer)
-
-    def on_validation_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self._add(batch, pl_module.device)
-
-    def on_test_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self._add(batch, pl_module.device)
-
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._log(trainer, pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._log(trainer, pl_module, "test")
-
-    # -- inner workings ----------------------------------------------------------------------------------------
-
-    def _begin(self, trainer: L.Trainer) -> None:
+    def begin(self, trainer: L.Trainer) -> None:
         self._metrics, self._questions = {}, {}
         most = getattr(getattr(trainer, "datamodule", None), "validation_group_size", None)
         if most is not None and max(self.best_of, default=1) > most:
@@ -93,8 +70,8 @@ class QuestionQuality(L.Callback):
                 "raise it, or lower best_of."
             )
 
-    def _add(self, batch: Any, device: torch.device) -> None:
-        turns = [self._asked(episode) for episode in batch.episodes]
+    def add(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any) -> None:
+        turns, device = [self._asked(episode) for episode in batch.episodes], pl_module.device
         prompts, questions = [turn.info["prompt"] for turn in turns], [turn.text for turn in turns]
         lengths = torch.tensor([len(turn.completion_ids) for turn in turns], device=device)
         truncated = torch.tensor([turn.stop_reason == "length" for turn in turns], device=device)
@@ -125,7 +102,7 @@ class QuestionQuality(L.Callback):
     def _pages(self, prompt: str) -> list[str]:
         return prompt.partition(self.paper_after)[2].split("\f") if self.paper_after else prompt.split("\f")
 
-    def _log(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def report(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         ranks: list[dict[str, list[str]]] = gather_objects(self._questions)
         if getattr(trainer, "sanity_checking", False):
             return
