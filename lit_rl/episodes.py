@@ -1,101 +1,15 @@
-"""What happened (`Turn`, `Episode`) and the tensors made of it (`Rollouts`)."""
+"""What happened (`Turn`, `Episode`, from `lit_rl.turns`) and the tensors made of it (`Rollouts`)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lit_rl.episode_rows import FILL, REQUIRED, ROW_FIELDS, padded, rows_of
+from lit_rl.turns import Episode, Heard, Turn
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """A span of a turn's ``prompt_ids`` that another party said, its end-of-turn token included."""
-
-    party: str
-    exchange: int
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Turn:
-    """One party's turn, in the token ids of that party's own view of the episode."""
-
-    party: str
-    exchange: int
-    text: str
-    prompt_ids: list[int] = field(default_factory=list)  # inserted since this party's last turn (all, if ``new_row``)
-    completion_ids: list[int] = field(default_factory=list)  # exactly as sampled; empty for parties we do not sample
-    log_probs: list[float] = field(default_factory=list)  # one per completion token, of the distribution sampled from
-    constraint: str | None = None
-    constraint_states: list[int] = field(default_factory=list)  # one per completion token if constrained
-    heard: tuple[Heard, ...] = ()
-    new_row: bool = False  # ``prompt_ids`` starts a training row of its own
-    reward: float = 0.0
-    stop_reason: str = "said"
-    info: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if len(self.log_probs) != len(self.completion_ids):
-            raise ValueError(
-                f"{self.party}: {len(self.completion_ids)} completion_ids, {len(self.log_probs)} log_probs. Give one "
-                "per sampled token; tokens of the environment belong in the next turn's prompt_ids."
-            )
-        if self.constraint is not None and len(self.constraint_states) != len(self.completion_ids):
-            raise ValueError(
-                f"{self.party}: {len(self.completion_ids)} completion_ids, {len(self.constraint_states)} "
-                "constraint_states. A constrained turn has one state per sampled token."
-            )
-
-
-@dataclass(kw_only=True, slots=True)
-class Episode:
-    """One finished episode: every turn in the order taken."""
-
-    index: int  # number of the episode in the run; with the run's seed it fixes all sampling noise
-    task_id: str
-    group: int  # episodes of one task share it
-    seed: int
-    turns: list[Turn] = field(default_factory=list)
-    stop_reason: str = ""
-    terminated: bool = False
-    truncated: bool = False
-    info: dict[str, Any] = field(default_factory=dict)
-
-    def turns_of(self, party: str) -> list[Turn]:
-        """The turns ``party`` really took, in order (an epilogue is not one)."""
-        return [turn for turn in self.turns if turn.party == party and turn.stop_reason != "epilogue"]
-
-
-def _padded(rows: Sequence[Sequence[Any]], length: int, fill: Any, dtype: torch.dtype) -> Tensor:
-    return torch.tensor([[*row, *([fill] * (length - len(row)))] for row in rows], dtype=dtype)
-
-
-# Field name -> (dtype, dimensions): "BT" tokens, "BN" turns, "B" rows.
-ROW_FIELDS: dict[str, tuple[torch.dtype, str]] = {
-    "input_ids": (torch.int64, "BT"),
-    "attention_mask": (torch.bool, "BT"),
-    "party_ids": (torch.int8, "BT"),
-    "loss_mask": (torch.bool, "BT"),
-    "turn_ids": (torch.int16, "BT"),
-    "old_log_probs": (torch.float32, "BT"),
-    "ref_log_probs": (torch.float32, "BT"),
-    "values": (torch.float32, "BT"),
-    "advantages": (torch.float32, "BT"),
-    "returns": (torch.float32, "BT"),
-    "target_mask": (torch.bool, "BT"),
-    "target_weights": (torch.float32, "BT"),
-    "constraint_states": (torch.int32, "BT"),
-    "rewards": (torch.float32, "BN"),
-    "turn_valid": (torch.bool, "BN"),
-    "group_ids": (torch.int64, "B"),
-    "episode_ids": (torch.int64, "B"),
-    "terminated": (torch.bool, "B"),
-    "truncated": (torch.bool, "B"),
-}
-REQUIRED: tuple[str, ...] = ("input_ids", "attention_mask", "party_ids", "loss_mask", "turn_ids", "old_log_probs")
-REQUIRED += ("rewards", "turn_valid", "group_ids", "episode_ids", "terminated", "truncated")
+__all__ = ["REQUIRED", "ROW_FIELDS", "Episode", "Heard", "Rollouts", "Turn"]
 
 
 class Rollouts:
@@ -205,13 +119,13 @@ class Rollouts:
         """
         if not episodes:
             raise ValueError("Rollouts.from_episodes: no episodes were given; every batch needs at least one.")
-        rows = [row for e in episodes for row in _rows_of(e, trained, parties, constraint_offsets or {})]
+        rows = [row for e in episodes for row in rows_of(e, trained, parties, constraint_offsets or {})]
         if not rows:
             raise ValueError(f"None of {len(episodes)} episodes has a turn of a trained party {list(trained)}.")
         length = max(len(row["input_ids"]) for row in rows)
         turns = max(min_exchanges, *(len(row["rewards"]) for row in rows))
         size = {"BT": length, "BN": turns}
-        fill: dict[str, Any] = {"input_ids": pad_id, "party_ids": -1, "turn_ids": -1, "constraint_states": -1}
+        fill: dict[str, Any] = {"input_ids": pad_id, **FILL}
         fields: dict[str, Any] = {}
         for name, (dtype, dims) in ROW_FIELDS.items():
             if name not in rows[0]:
@@ -220,7 +134,7 @@ class Rollouts:
             fields[name] = (
                 torch.tensor(column, dtype=dtype)
                 if dims == "B"
-                else _padded(column, size[dims], fill.get(name, 0), dtype)
+                else padded(column, size[dims], fill.get(name, 0), dtype)
             )
         if bool((fields["constraint_states"] < 0).all()):
             del fields["constraint_states"]
@@ -320,8 +234,8 @@ class Rollouts:
         batch: list[int] = []
         tokens = 0
         for row in order:
-            padded, tokens = (len(batch) + 1) * lengths[row], tokens + lengths[row]
-            if batch and (padded > token_budget or padded - tokens > most_padding):
+            whole, tokens = (len(batch) + 1) * lengths[row], tokens + lengths[row]
+            if batch and (whole > token_budget or whole - tokens > most_padding):
                 yield torch.tensor(batch)
                 batch, tokens = [], lengths[row]
             batch.append(row)
@@ -340,7 +254,7 @@ class Rollouts:
                 raise ValueError(f"Rollouts.cat: parts differ in {name}: {sorted(found)}; they must be alike.")
         length = max(part.input_ids.shape[1] for part in parts)
         turns = max(part.rewards.shape[1] for part in parts)
-        fill = {"input_ids": pad_id, "party_ids": -1, "turn_ids": -1, "constraint_states": -1}
+        fill = {"input_ids": pad_id, **FILL}
 
         def joined(name: str, tensors: list[Tensor | None], dims: str) -> Tensor | None:
             if name == "constraint_states" and any(tensor is not None for tensor in tensors):
@@ -405,49 +319,3 @@ class Rollouts:
             f"{self.rewards.shape[1]} exchanges, {len(set(self.group_ids.tolist()))} groups, parties={self.parties}, "
             f"policy_version={self.policy_version}, filled={filled})"
         )
-
-
-def _rows_of(
-    episode: Episode, trained: Sequence[str], parties: Sequence[str], offsets: Mapping[str, int]
-) -> Iterator[dict[str, Any]]:
-    """The training rows of one episode as plain lists."""
-    number = {name: i for i, name in enumerate(parties)}
-    exchanges = 1 + max((turn.exchange for turn in episode.turns), default=0)
-    for party in trained:
-        rewards, valid = [0.0] * exchanges, [False] * exchanges
-        for turn in episode.turns_of(party):
-            rewards[turn.exchange] += turn.reward
-            valid[turn.exchange] = True
-        row: dict[str, Any] | None = None
-        for turn in episode.turns:
-            if turn.party != party:
-                continue
-            if row is None or turn.new_row:
-                if row is not None:
-                    yield row
-                row = {name: [] for name, (_, d) in ROW_FIELDS.items() if d == "BT" and name in _BUILT}
-                row |= {"rewards": rewards, "turn_valid": valid, "group_ids": episode.group}
-                row |= {"episode_ids": episode.index}
-                row |= {"terminated": episode.terminated, "truncated": episode.truncated}
-            _append(row, turn, number, offsets.get(turn.constraint or "", 0))
-        if row is not None:
-            yield row
-
-
-_BUILT = ("input_ids", "attention_mask", "party_ids", "loss_mask", "turn_ids", "old_log_probs", "constraint_states")
-
-
-def _append(row: dict[str, Any], turn: Turn, number: Mapping[str, int], offset: int) -> None:
-    prompt, said = len(turn.prompt_ids), len(turn.completion_ids)
-    who, when = [-1] * prompt, [-1] * prompt
-    for span in turn.heard:
-        who[span.start : span.stop] = [number[span.party]] * (span.stop - span.start)
-        when[span.start : span.stop] = [span.exchange] * (span.stop - span.start)
-    states = [offset + state for state in turn.constraint_states] if turn.constraint else [-1] * said
-    row["input_ids"] += turn.prompt_ids + turn.completion_ids
-    row["attention_mask"] += [True] * (prompt + said)
-    row["party_ids"] += who + [number[turn.party]] * said
-    row["loss_mask"] += [False] * prompt + [True] * said
-    row["turn_ids"] += when + [turn.exchange] * said
-    row["old_log_probs"] += [0.0] * prompt + turn.log_probs
-    row["constraint_states"] += [-1] * prompt + states
