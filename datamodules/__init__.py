@@ -20,12 +20,8 @@ from lit_rl.datamodules.masked_answers import MaskedAnswers
 from lit_rl.datamodules.preferences import PreferenceDataModule, PreferenceSource, StoredPreferences
 from lit_rl.datamodules.reference_answers import ReferenceAnswers
 from lit_rl.datamodules.service import ServiceDataModule
-from lit_rl.datamodules.service_demonstrations import (
-    AnnotatedDialogues,
-    ScriptedDialogues,
-    ServiceDemonstrationDataModule,
-    ServiceForm,
-)
+from lit_rl.datamodules.service_demonstrations import ServiceDemonstrationDataModule
+from lit_rl.datamodules.service_dialogues import AnnotatedDialogues, ScriptedDialogues, ServiceForm
 from lit_rl.datamodules.sharded import ShardedDataModule
 from lit_rl.datamodules.stream import RolloutStream
 from lit_rl.datamodules.trace_demonstrations import TraceDemonstrations

@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_rl.datamodules.order import ShuffledOrder, run_seed
 from lit_rl.datamodules.passes import check_share, held_out_pass, rank_share, training_places
 from lit_rl.datamodules.played import attached_module
-from lit_rl.datamodules.service_demonstrations import ServiceDialogues, ServiceForm, Teller
+from lit_rl.datamodules.service_dialogues import ServiceDialogues, ServiceForm, Teller
 from lit_rl.datamodules.stream import RolloutStream
 from lit_rl.episodes import Episode, Rollouts
 from lit_rl.metrics.reply_quality import ReplyRater, RuleRater

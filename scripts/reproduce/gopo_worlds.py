@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 
-from lit_rl.datamodules.service_demonstrations import ServiceForm
+from lit_rl.datamodules.service_dialogues import ServiceForm
 from lit_rl.datamodules.service_rows import RecordedDialogue, rate_replies
 from lit_rl.episodes import Episode
 from lit_rl.metrics.reply_quality import RuleRater

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from lit_rl.datamodules.service_demonstrations import ServiceForm
+from lit_rl.datamodules.service_dialogues import ServiceForm
 from lit_rl.policy import LoRA, Policy, PolicyConfig
 from lit_rl.service import LABELS, ServicePrompts, toy_shop_words
 from lit_rl.tiny import TinyModel

@@ -10,12 +10,8 @@ import torch
 
 import lit_rl.service
 from lit_rl.datamodules import passes
-from lit_rl.datamodules.service_demonstrations import (
-    AnnotatedDialogues,
-    ScriptedDialogues,
-    ServiceDemonstrationDataModule,
-    ServiceForm,
-)
+from lit_rl.datamodules.service_demonstrations import ServiceDemonstrationDataModule
+from lit_rl.datamodules.service_dialogues import AnnotatedDialogues, ScriptedDialogues, ServiceForm
 from lit_rl.episodes import Episode, Rollouts
 from lit_rl.methods import SupervisedFineTuning
 from lit_rl.policy import Policy

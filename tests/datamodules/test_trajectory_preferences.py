@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import lit_rl.service
-from lit_rl.datamodules.service_demonstrations import AnnotatedDialogues, ScriptedDialogues
+from lit_rl.datamodules.service_dialogues import AnnotatedDialogues, ScriptedDialogues
 from lit_rl.datamodules.trajectory_preferences import TrajectoryPreferenceDataModule
 from lit_rl.episodes import Rollouts
 from lit_rl.objectives.joint_reward import FixedWeights

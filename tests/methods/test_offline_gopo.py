@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_rl.datamodules.service_demonstrations import ScriptedDialogues
+from lit_rl.datamodules.service_dialogues import ScriptedDialogues
 from lit_rl.datamodules.trajectory_preferences import TrajectoryPreferenceDataModule
 from lit_rl.episodes import Rollouts
 from lit_rl.methods.offline_gopo import OfflineGOPO
