@@ -1,5 +1,6 @@
 """The causal LM below the heads: it reads a prompt and generates nothing."""
 
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from torch import Tensor
 from lit_rl.loading import load_base, load_tokenizer, model_path
 from lit_rl.objectives.pooling import pool_last_k
 from lit_rl.policy_config import LoRA, PolicyConfig
+from lit_rl.reward_models.families import Row, families, represent_family
+from lit_rl.sampler_rows import rows_work
 from lit_rl.tiny import TinyModel
 from lit_rl.weight_files import digest
 
@@ -91,6 +94,43 @@ class Backbone:
         local = any(Path(self.path).glob("*.safetensors"))
         weights = digest(self.path).hex() if local else self.path
         return f"{weights} {self.config.dtype} {self.config.quantization}"
+
+    @cached_property
+    def keeps_rows(self) -> bool:
+        """Whether what prompts begin with can be run once: tried out, with a warning if not."""
+        works = rows_work(self.model)
+        if not works:
+            warnings.warn(
+                f"{type(self.model).__name__} does not work with cached rows; a paper is read anew with each question.",
+                stacklevel=2,
+            )
+        return works
+
+    @torch.no_grad()
+    def represent_all(self, rows: Sequence[Row], *, pool_tokens: int | None, token_budget: int) -> Tensor:
+        """As `represent`, in as many forwards as it takes; a paper is run once for all questions about it.
+
+        Args:
+            rows: Token ids.
+            pool_tokens: See `pool_last_k`.
+            token_budget: Most padded tokens of one forward, with those whose keys and values are kept.
+        """
+        unique = list(dict.fromkeys(rows))
+        found: dict[int, Tensor] = {}
+        alone: list[int] = []
+        for family in families(unique):
+            if len(family) == 1 or not self.keeps_rows:
+                alone += family
+                continue
+            own = [unique[place] for place in family]
+            vectors = represent_family(self.model, own, pool_tokens=pool_tokens, token_budget=token_budget)
+            found |= zip(family, vectors, strict=True)
+        for part in length_batches([len(unique[place]) for place in alone], token_budget):
+            own = [unique[alone[i]] for i in part]
+            vectors = self.represent(own, pool_tokens=pool_tokens, with_gradient=False)
+            found |= zip((alone[i] for i in part), vectors, strict=True)
+        number = {row: place for place, row in enumerate(unique)}
+        return torch.stack([found[number[row]] for row in rows])
 
     def represent(self, rows: Sequence[Sequence[int]], *, pool_tokens: int | None, with_gradient: bool) -> Tensor:
         """The pooled last hidden states (after the final norm) of prompts, float32 ``(N, H)``.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_rl.papers.records import AXES
-from lit_rl.reward_models.backbone import Backbone, BackboneConfig, length_batches
+from lit_rl.reward_models.backbone import Backbone, BackboneConfig
 from lit_rl.reward_models.chunk_head import ChunkTransformer
 from lit_rl.reward_models.heads import HeadConfig, logits_of, seeded
 from lit_rl.reward_models.prompts import RUBRIC, QuestionPrompts
@@ -86,6 +86,16 @@ class MultiObjectiveRewardModel(nn.Module):
         trains = self.config.train_backbone and torch.is_grad_enabled()
         return self.backbone.represent(rows, pool_tokens=self.config.pool_tokens, with_gradient=trains)
 
+    def represent_all(self, rows: Sequence[Sequence[int]], *, token_budget: int) -> Tensor:
+        """As `represent`, without gradient and in as many forwards as it takes: a paper is read once for all questions.
+
+        Args:
+            rows: Token ids.
+            token_budget: Most padded tokens of one forward.
+        """
+        own = [tuple(row) for row in rows]
+        return self.backbone.represent_all(own, pool_tokens=self.config.pool_tokens, token_budget=token_budget)
+
     def logits(self, representations: Tensor) -> Tensor:
         """Logits float32 ``(B, axes, 2)`` of representations ``(B, H)``."""
         return logits_of(self.heads, representations.float())
@@ -105,8 +115,6 @@ class MultiObjectiveRewardModel(nn.Module):
         """
         was_training = self.training
         self.eval()
-        logits = torch.zeros(len(rows), len(AXES), 2)
-        for part in length_batches([len(row) for row in rows], token_budget):
-            logits[part] = self.logits(self.represent([rows[place] for place in part])).cpu()
+        logits = self.logits(self.represent_all(rows, token_budget=token_budget)).cpu()
         self.train(was_training)
         return scoring.total(logits), scoring.of_axes(logits)
