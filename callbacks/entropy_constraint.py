@@ -31,6 +31,8 @@ class EntropyConstraint(L.Callback):
     ``"entropy_coefficient"``, is float32 ``(B,)``.  Whoever trains shapes the reward with it, and keeps ``b / a``:
     `lit_rl.methods.QEMPO` does.  Precision plugins may turn the float32 of a dict's other fields into bfloat16.
 
+    A rank may have no row where others have some.  A batch of no row on any rank, which is skipped, moves nothing.
+
     Args:
         quality_floor: R; "match_rlhf" takes what RLHF at temperature ``rlhf_beta`` would reach, estimated from the
             first batch, which the reference has to have sampled (as an adapter that is not trained yet does).
@@ -85,11 +87,12 @@ class EntropyConstraint(L.Callback):
     ) -> None:
         if self.log_entropy is None:
             self.log_entropy = math.log(self._start(pl_module))
-        if self.quality_floor == "match_rlhf" and self.matched_floor is None:
-            self.matched_floor = self._match(batch, trainer.global_step)
         rewards, coefficient = _field(batch, "rewards"), math.exp(self.log_entropy)
         _write(batch, torch.full((len(rewards),), coefficient, dtype=torch.float32, device=rewards.device))
-        self._add(_worth(rewards) if self.target_entropy is None else _surprise(batch))
+        if not self._add(_worth(rewards) if self.target_entropy is None else _surprise(batch)):
+            return
+        if self.quality_floor == "match_rlhf" and self.matched_floor is None:
+            self.matched_floor = self._match(batch, trainer.global_step)
         mean, _ = self._statistics()
         what = "quality" if self.target_entropy is None else "entropy"
         values = {f"train/{NAME}": coefficient, f"train/running_{what}": mean}
@@ -128,10 +131,14 @@ class EntropyConstraint(L.Callback):
         total, count = world_sum(torch.stack([qualities.sum(), torch.ones_like(qualities).sum()])).tolist()
         return float(total / count)
 
-    def _add(self, values: Tensor) -> None:
+    def _add(self, values: Tensor) -> bool:
+        """Add the responses of all ranks to the running sums; False, and nothing added, if there is none."""
         exact = values.detach().double()
         new = world_sum(torch.stack([torch.ones_like(exact).sum(), exact.sum(), exact.square().sum()])).tolist()
+        if not new[0]:
+            return False
         self.sums = [self.momentum * old + more for old, more in zip(self.sums, new, strict=True)]
+        return True
 
     def _statistics(self) -> tuple[float, float]:
         """Running mean and standard deviation."""
@@ -159,14 +166,14 @@ def rlhf_qualities(rewards: Tensor, group_ids: Tensor, *, beta: float) -> Tensor
         beta: Above 0.
 
     Returns:
-        One for each prompt, float64, in the order of their ids.
+        One for each prompt, float64, in the order of their ids; perhaps none.
 
     Example:
         >>> rlhf_qualities(torch.tensor([1.0, 0.0, 0.5]), torch.tensor([3, 3, 4]), beta=1.0)
         tensor([0.7311, 0.5000], dtype=torch.float64)
     """
-    groups = torch.unique(group_ids)
-    return torch.stack([rlhf_quality(rewards[group_ids == group].detach(), beta=beta) for group in groups])
+    each = [rlhf_quality(rewards[group_ids == group].detach(), beta=beta) for group in torch.unique(group_ids)]
+    return torch.stack(each) if each else rewards.new_empty(0, dtype=torch.float64)
 
 
 def _field(batch: Any, name: str) -> Any:
@@ -181,7 +188,7 @@ def _field(batch: Any, name: str) -> Any:
 
 def _worth(rewards: Tensor) -> Tensor:
     """Of each response, over all its turns, ``(B,)``."""
-    return rewards.reshape(len(rewards), -1).sum(1)
+    return rewards[:, None].flatten(1).sum(1)  # reshape(len(rewards), -1) cannot tell -1 where there is no row
 
 
 def _surprise(batch: Any) -> Tensor:

@@ -118,6 +118,18 @@ def test_a_step_is_bounded_and_so_is_the_coefficient() -> None:
     assert still == pytest.approx([0.5, 0.5], rel=1e-3)  # 0.2 is no float32
 
 
+def test_a_batch_without_rows_moves_nothing() -> None:
+    """As dynamic sampling leaves it where no group is worth learning from."""
+    with_it, without = (EntropyConstraint(quality_floor="match_rlhf", rlhf_beta=0.3) for _ in range(2))
+    assert len(after(with_it, [1.0, 0.0], [1.0, 0.5])) == 3
+    module = SimpleNamespace(log=lambda *_, **__: None, entropy=0.5)
+    empty = {"rewards": torch.zeros(0, 2), "group_ids": torch.zeros(0, dtype=torch.int64)}
+    without.on_train_batch_start(SimpleNamespace(global_step=0), module, empty, 0)
+    assert empty["entropy_coefficient"].shape == (0,) and without.matched_floor is None
+    after(without, [1.0, 0.0], [1.0, 0.5])
+    assert with_it.state_dict() == without.state_dict()
+
+
 def test_rewards_of_several_turns_are_added_up() -> None:
     batches = [torch.tensor([[0.5, 0.5], [0.0, 0.0]]), torch.tensor([1.0, 0.0])]
     sums = []
@@ -155,7 +167,7 @@ class Seen(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         self.batch = batch
-        self.coefficients.append(float(batch.extras["entropy_coefficient"][0]))
+        self.coefficients += batch.extras["entropy_coefficient"][:1].tolist()
 
 
 def responses(shift: float = 0.0) -> Rollouts:
@@ -209,19 +221,21 @@ def test_a_resumed_run_goes_on_with_the_state(tmp_path: Path) -> None:
     assert resumed.matched_floor == pytest.approx((3 * weight / (3 * weight + 1) + weight / (weight + 1)) / 2)
 
 
-def test_ranks_agree(tmp_path: Path) -> None:
-    """Each has another group, and both take the step of the union."""
+@pytest.mark.parametrize("rows", [4, 8], ids=["half each", "all with one"])
+def test_ranks_agree(rows: int, tmp_path: Path) -> None:
+    """Each has another group, or one has none; both take the step of the union."""
 
     def check(rank: int) -> None:
         seen, callback = Seen(), EntropyConstraint(quality_floor="match_rlhf", rlhf_beta=0.3)
-        mine = responses().select(torch.arange(4, 8) if rank else torch.arange(4))
+        place = torch.arange(rows, 8) if rank else torch.arange(rows)
+        mine = responses().select(place) if len(place) else responses().without_rows()
         method = learner(method=QEMPO, entropy=0.2, norm_length=3)
         learn(method, [mine] * 3, callbacks=[callback, seen], strategy="ddp", devices=2)
         torch.save((seen.coefficients, callback.state_dict()), tmp_path / f"rank{rank}.pt")
 
     in_ranks(check, tmp_path)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
-    assert first == second
+    assert first[1] == second[1] and second[0] == (first[0] if rows < 8 else [])
     seen, alone = Seen(), EntropyConstraint(quality_floor="match_rlhf", rlhf_beta=0.3)
     learn(learner(method=QEMPO, entropy=0.2, norm_length=3), [responses()] * 3, callbacks=[alone, seen])
     assert first[0] == pytest.approx(seen.coefficients)

@@ -158,4 +158,6 @@ def test_bad_batches_and_judges() -> None:
         logged(QuestionQuality({"long": Lengths()}, party="teacher"), EPISODES)
     trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(validation_group_size=2))
     with pytest.raises(ValueError, match=r"chooses of 4 questions, but data.validation_group_size is 2"):
-        QuestionQuality({"long": Lengths()}, best_of=[4], chosen_by="long").on_validation_epoch_start(trainer, Foreign())
+        QuestionQuality({"long": Lengths()}, best_of=[4], chosen_by="long").on_validation_epoch_start(
+            trainer, Foreign()
+        )

@@ -114,7 +114,8 @@ def learn(method: Method, batches: Sequence[Rollouts], **options: Any) -> L.Trai
     """Fit on given batches, stamped as just sampled."""
 
     def stamped(number: int) -> Rollouts:
-        batch = batches[number].select(torch.arange(len(batches[number])))
+        given = batches[number]
+        batch = given.select(torch.arange(len(given))) if len(given) else given.without_rows()
         batch.policy_version = method.policy_version
         return batch
 
