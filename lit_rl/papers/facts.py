@@ -115,8 +115,8 @@ def read_facts(text: str) -> FactGraph:
     So a prompt with words around the paper, or a paper that was cut, gives the facts that are there.
 
     Example:
-        >>> read_facts("Ablation: recall is 31 without gating. Thanks.").facts
-        (Fact(section='ablation', text='recall is 31 without gating'),)
+        >>> read_facts("Ablation: recall is 20 without gating. Thanks.").facts
+        (Fact(section='ablation', text='recall is 20 without gating'),)
     """
     section, facts = "", []
     for sentence in re.split(r" ?\. ?", " ".join(words_of(text))):
