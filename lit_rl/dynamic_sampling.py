@@ -288,18 +288,18 @@ def _rows_of(rollouts: Rollouts, groups: Collection[int]) -> Rollouts:
 
 def _joined(draws: Sequence[_Draw], groups: Sequence[int], pad_id: int, device: torch.device | str) -> Rollouts:
     """The chosen groups' rows on this rank, of the oldest version on any: ranks must deal alike into steps."""
-    parts, versions = [], [draw.rollouts.policy_version for draw in draws]
-    for draw in draws:
-        if chosen := set(groups).intersection(draw.kept + draw.rejected):
-            parts.append(_rows_of(draw.rollouts, chosen).to(device))
-            versions.append(draw.rollouts.policy_version)
-    versions = versions[len(draws) :] or [max(versions)]
+    parts = [
+        _rows_of(draw.rollouts, chosen).to(device)
+        for draw in draws
+        if (chosen := set(groups).intersection(draw.kept + draw.rejected))
+    ]
     with_rows = [part for part in parts if len(part)]
     if with_rows:
         batch = Rollouts.cat(with_rows, pad_id) if len(with_rows) > 1 else with_rows[0]
     else:
         batch = draws[-1].rollouts.without_rows().to(device)
-    batch.policy_version = min(versions)
+    # The first draw is the oldest, and its groups are learned from before those of others.
+    batch.policy_version = draws[0].rollouts.policy_version
     return batch
 
 

@@ -12,10 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lit_rl import dynamic_sampling
 from lit_rl.datamodules.order import ShuffledOrder
 from lit_rl.dynamic_sampling import DynamicSampler, DynamicSampling, SamplingExhausted
 from lit_rl.episodes import Episode, Heard, Rollouts, Turn
-from lit_rl.group_rewards import RewardCensus
+from lit_rl.group_rewards import RewardCensus, raw_rewards
 from lit_rl.rollout_bytes import rollouts_from_bytes, rollouts_to_bytes
 
 TRACE = ["0000", "1000", "3333", "0000", "0200", "1111", "0123", "0001", "1010", "0000", "2000", "0000"]
@@ -311,6 +312,7 @@ def test_surplus_is_learned_from_while_it_is_young_enough() -> None:
     second = collect(drawing, world, **options)
     assert groups_of(second) == [3, 4, 5] and second.policy_version == 0 and len(world.draws) == 1
     assert second.figures["sampling/reused_groups"] == 3 and second.figures["sampling/draws"] == 0
+    assert "time/sampling_seconds" not in second.figures, "what sampling these cost was told with the first batch"
     mixed = collect(drawing, world, **options)
     assert groups_of(mixed) == [6, 7, 8] and mixed.policy_version == 0 and len(world.draws) == 2
     assert mixed.figures["sampling/reused_groups"] == 2
@@ -377,6 +379,35 @@ def test_the_number_of_skips_is_in_the_state() -> None:
         collect(resumed, nothing())
 
 
+def test_every_rank_takes_its_own_surplus_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawing, world = sampler(groups=3, prompts_per_draw=8, keep_surplus=True), differing()
+    collect(drawing, world)
+    state = drawing.state_dict()
+    [mine] = state["surplus"]["ranks"]
+    other = [rollouts_to_bytes(rollouts_from_bytes(part).without_rows()) for part in mine]
+    state["surplus"]["ranks"] = [other, mine]
+    found = []
+    for number in (0, 1):
+        monkeypatch.setattr(dynamic_sampling, "rank", lambda number=number: number)
+        monkeypatch.setattr(dynamic_sampling, "world_size", lambda: 2)
+        resumed = sampler(groups=3, prompts_per_draw=8, keep_surplus=True)
+        resumed.load_state_dict(saved(state))
+        found.append(groups_of(collect(resumed, world)))
+    assert found == [[], [3, 4, 5]]
+
+
+def test_an_episode_is_paid_the_sum_of_its_turns_and_counts_once() -> None:
+    turns = [
+        Turn(party="student", exchange=k, text="", prompt_ids=[3], completion_ids=[7], log_probs=[-1.0], new_row=True,
+             reward=reward)
+        for k, reward in enumerate([0.25, 0.5, 0.0])
+    ]  # fmt: skip
+    episodes = [Episode(index=i, task_id="t", group=4, seed=0, turns=turns[: 3 - i]) for i in (0, 1)]
+    rollouts = Rollouts.from_episodes(episodes, trained=["student"], parties=["student"])
+    assert len(rollouts) == 5
+    assert raw_rewards(rollouts, rollouts.rewards) == {(4, 0): [0.75, 0.75]}
+
+
 def test_surplus_of_another_number_of_processes_is_refused() -> None:
     drawing = sampler(prompts_per_draw=8, keep_surplus=True)
     collect(drawing, differing(), allowed_lag=1)
@@ -395,6 +426,7 @@ def test_rollouts_come_back_from_bytes() -> None:
     made = world.play([0, 1, 2])
     made.extras = {"kept": torch.tensor([True, False] * 3), "wide": torch.arange(12).view(6, 2)}
     made.values = torch.randn(made.input_ids.shape)
+    made.temperature, made.label = 0.7, "held out"
     for rollouts in (made, made.without_rows()):
         back = rollouts_from_bytes(rollouts_to_bytes(rollouts))
         back.validate()
@@ -402,6 +434,7 @@ def test_rollouts_come_back_from_bytes() -> None:
         assert back.episodes == rollouts.episodes and back.figures == rollouts.figures
         assert torch.equal(back.values, rollouts.values) and torch.equal(back.extras["wide"], rollouts.extras["wide"])
         assert back.parties == rollouts.parties and back.ref_log_probs is None
+        assert (back.temperature, back.label) == (0.7, "held out")
 
 
 def test_what_a_checkpoint_cannot_hold_is_refused() -> None:
