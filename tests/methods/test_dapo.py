@@ -1,5 +1,6 @@
 """DAPO: shaped rewards, cut-off responses, optimizer steps, skipped batches, and runs with dynamic sampling."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -353,6 +354,46 @@ def test_a_skipped_batch_moves_nothing(interval: Any, tmp_path: Path) -> None:
     assert method.policy_version == 4 == running.global_step and last.batches == 3
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert ['"sampling/skipped": 1.0' in line.replace('":1.0', '": 1.0') for line in lines] == [False, True, False]
+
+
+def test_figures_of_a_step(model: Any) -> None:
+    """intelli.md 5.2 and 10.2: shares of tokens by cause, and the mean of log pi_old less log pi."""
+    method = dapo()
+    method.policy = model
+    batch = responses([1, 0], [4, 2], [0, 0])
+    batch.advantages = torch.where(batch.loss_mask, torch.tensor([[1.0], [-1.0]]), 0.0)
+    ratios = torch.zeros_like(batch.old_log_probs)
+    ratios[0, 4:8], ratios[1, 4:6] = torch.tensor([1.5, 1.3, 1.0, 0.5]), torch.tensor([0.5, 12.0])
+    log_probs = (batch.old_log_probs + ratios.clamp(min=1e-9).log()).masked_fill(~batch.loss_mask, 0.0)
+    found = {name: float(total / count) for name, (total, count) in method.step_figures(batch, log_probs).items()}
+    moved = -sum(math.log(ratio) for ratio in (1.5, 1.3, 1.0, 0.5, 0.5, 12.0)) / 6
+    assert found == pytest.approx(
+        {"clip_fraction": 4 / 6, "clip_high_fraction": 2 / 6, "clip_low_fraction": 1 / 6, "clip_dual_fraction": 1 / 6,
+         "approx_kl_k1": moved},
+        rel=1e-5,
+    )  # fmt: skip
+
+
+def test_a_rank_without_rows_takes_the_steps_of_the_others(tmp_path: Path) -> None:
+    batch = responses([1, 0] * 2, [5, 9, 2, 12], [0, 0, 1, 1])
+
+    def moves(mine: Rollouts, **options: Any) -> dict[str, Tensor]:
+        method = loaded(dapo(optimizer=sgd, steps_per_batch=2))
+        before = weights_of(method)
+        learn(method, [mine, mine], **options)
+        assert method.policy_version == 4
+        return moved(before, weights_of(method))
+
+    def check(rank: int) -> None:
+        found = moves(batch.without_rows() if rank else batch, strategy="ddp", devices=2)
+        torch.save(found, tmp_path / f"rank{rank}.pt")
+
+    in_ranks(check, tmp_path)
+    one, other = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
+    for name, wanted in moves(batch).items():
+        assert torch.equal(one[name], other[name])
+        torch.testing.assert_close(one[name], wanted, atol=1e-6, rtol=1e-4)
+    assert any(bool(change.any()) for change in one.values())
 
 
 # -- with data ---------------------------------------------------------------------------------------------------------
