@@ -314,21 +314,20 @@ def _actions(rollouts: Rollouts, log_probs: Tensor) -> tuple[Tensor, Tensor, Ten
 
 def _part(rollouts: Rollouts, name: str) -> Tensor:
     """Of each turn of the row's dialogue, float32 ``(B, N)``."""
-    if name not in rollouts.reward_parts:
-        raise ValueError(
-            f"GOPO reads reward_parts[{name!r}], and the rollouts have {sorted(rollouts.reward_parts)}; use "
-            "lit_rl.datamodules.ServiceDataModule, which writes all it needs."
-        )
-    return rollouts.reward_parts[name]
+    return _written("reward_parts", rollouts.reward_parts, name)
 
 
 def _extra(rollouts: Rollouts, name: str) -> Tensor:
-    if name not in rollouts.extras:
+    return _written("extras", rollouts.extras, name)
+
+
+def _written(where: str, tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in tensors:
         raise ValueError(
-            f"GOPO reads extras[{name!r}], and the rollouts have {sorted(rollouts.extras)}; use "
+            f"GOPO reads {where}[{name!r}], and the rollouts have {sorted(tensors)}; use "
             "lit_rl.datamodules.ServiceDataModule, which writes all it needs."
         )
-    return rollouts.extras[name]
+    return tensors[name]
 
 
 def _closed(rollouts: Rollouts) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 CLASSES = 2
 
 
+@dataclass(frozen=True)
 class HeadConfig(ABC):
     """Says how a head is built; a subclass is a frozen dataclass of plain values, so that it can be saved as JSON."""
 

@@ -34,7 +34,7 @@ def save_reward_model(model: MultiObjectiveRewardModel, folder: str | Path) -> N
     save_file({name: x.detach().cpu().contiguous() for name, x in model.heads.state_dict().items()}, folder / HEADS)
     config = model.config
     facts = asdict(config) | {"axes": list(AXES), "identity": model.backbone.identity}
-    facts["head"] = {"class": type(config.head).__name__, **asdict(config.head)}  # type: ignore[call-overload]
+    facts["head"] = {"class": type(config.head).__name__, **asdict(config.head)}
     if config.train_backbone:
         model.backbone.model.save_pretrained(folder / BACKBONE)
         model.backbone.tokenizer.save_pretrained(folder / BACKBONE)

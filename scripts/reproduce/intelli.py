@@ -190,12 +190,12 @@ def course(folders: Sequence[Path]) -> Table:
 # -- verdicts ------------------------------------------------------------------------------------------------------
 
 
-def raw_rewards(folder: Path, batches: int = 20) -> tuple[float, float]:
+def raw_rewards(folder: Path, first: int = 3, last: int = 20) -> tuple[float, float]:
     """Mean reward over the first and over the last batches, of all that was sampled and not of what was kept."""
     lines = records(folder, "train")
     rewards = [line.get("sampling/reward", line.get("train/reward")) for line in lines]
     known = [reward for reward in rewards if reward is not None]
-    return statistics.fmean(known[:batches]), statistics.fmean(known[-batches:])
+    return statistics.fmean(known[:first]), statistics.fmean(known[-last:])
 
 
 def learnability(folders: Sequence[Path], arm: str, ceiling: float) -> str:

@@ -19,7 +19,7 @@ HEADS = {
         f"{pool}, {head}, frozen": f"{pool.replace(' ', '_')}_{head}"
         for pool, head in product(("last", "last 16", "all"), ("linear", "mlp", "transformer"))
     },
-    **{f"last 16, {head}, trained": f"trained_{head}" for head in ("linear", "mlp", "transformer")},
+    "last 16, transformer, trained": "trained_transformer",
 }
 TEST_SEED = 4000
 

@@ -70,6 +70,25 @@ def test_an_epoch_is_one_pass_in_an_order_of_its_own(data: Any) -> None:
     assert data(many, validation_share=0.0).batches_per_epoch == 61
 
 
+def test_seed_and_folder_are_obeyed(data: Any, tmp_path: Path) -> None:
+    def order(seed: int) -> list[str]:
+        made = data(seed=seed, validation_share=0.0)
+        return [r.paper_id + r.question for batch in made.train_dataloader() for r in batch.records]
+
+    assert order(1) == order(1) != order(2) and sorted(order(1)) == sorted(order(2))
+    made = data(cache=str(tmp_path / "states"))
+    next(iter(made.train_dataloader()))
+    assert len(list((tmp_path / "states").rglob("*.safetensors"))) == 32
+
+
+def test_labels_that_are_wrong_now_and_then() -> None:
+    right, wrong = SyntheticQuestions(100), SyntheticQuestions(100, flip_rate=0.2)
+    pairs = [(right[i], wrong[i]) for i in range(len(right))]
+    assert all(a.question == b.question for a, b in pairs)
+    differ = [x != y for a, b in pairs for x, y in zip(a.labels, b.labels, strict=True)]
+    assert 0.15 < sum(differ) / len(differ) < 0.25
+
+
 def test_what_a_batch_holds(data: Any, model: MultiObjectiveRewardModel) -> None:
     batch = next(iter(data(batch_size=8).train_dataloader()))
     assert batch.labels.tolist() == [list(r.labels) for r in batch.records] and batch.labels.dtype == torch.int64

@@ -104,6 +104,9 @@ def test_the_preset_is_the_published_one() -> None:
     optimizer = method.configure_optimizers()
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.defaults["lr"] == 2e-5 and optimizer.defaults["weight_decay"] == 0.01
+    other = IntelliReward(BackboneConfig(tiny=TINY), head=HEAD, weight_decay=0.5)
+    other.configure_model()
+    assert other.configure_optimizers().defaults["weight_decay"] == 0.5
     published = IntelliReward(BackboneConfig(tiny=TINY)).config
     assert published.pool_tokens == 50 and not published.train_backbone
     assert sum(p.numel() for p in published.head.build(2880).parameters()) == 9_820_162
@@ -189,6 +192,50 @@ def test_a_checkpoint_of_other_heads_or_another_backbone_is_refused(data: Any, t
     other = IntelliReward(BackboneConfig(tiny=TINY, dtype="bfloat16"), **DEFAULT)
     with pytest.raises(ValueError, match="were trained on another backbone"):
         trainer(tmp_path).validate(other, data(), ckpt_path=checkpoint, weights_only=True)
+
+
+def test_the_best_validation_decides(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of the lowest loss of three validations; later steps do not touch them, nor do validations elsewhere."""
+    losses = iter([0.7, 0.5, 0.6])
+    method, made = module(select="best"), data()
+    seen: list[Values] = []
+
+    def log_evaluation(stage: str) -> float:
+        seen.append(weights(method))
+        return next(losses)
+
+    monkeypatch.setattr(method, "_log_evaluation", log_evaluation)
+    running = trainer(tmp_path, max_epochs=3)
+    running.fit(method, datamodule=made)
+    assert method._best is not None and method._best["loss"] == 0.5
+    best = method._best["weights"]
+    assert all(torch.equal(x, best[name]) for name, x in seen[1].items())
+    assert any(not torch.equal(x, best[name]) for name, x in seen[2].items())
+    assert any(not torch.equal(x, best[name]) for name, x in weights(method).items())
+    losses = iter([0.1])
+    running.validate(method, datamodule=made, verbose=False)
+    assert all(torch.equal(x, best[name]) for name, x in seen[3].items())
+    assert method._best["loss"] == 0.5  # only what happens in training is chosen among
+
+
+def test_predictions_are_those_of_the_best_weights(data: Any, tmp_path: Path) -> None:
+    method, made = module(select="best"), data()
+    running = trainer(tmp_path, max_epochs=1)
+    running.fit(method, datamodule=made)
+    assert method._best is not None
+    for x in weights(method).values():
+        assert x.isfinite().all()
+    wanted = running.predict(method, datamodule=made)
+    assert method.reward_model is not None
+    method.reward_model.load_state_dict({name: -x for name, x in method._best["weights"].items()})
+    assert running.predict(method, datamodule=made) == wanted
+
+
+def test_a_sanity_check_chooses_nothing(data: Any, tmp_path: Path) -> None:
+    method = module(select="best")
+    running = trainer(tmp_path, num_sanity_val_steps=2, limit_train_batches=1, check_val_every_n_epoch=2)
+    running.fit(method, datamodule=data())
+    assert method._best is None and not any(name.startswith("val/") for name in running.callback_metrics)
 
 
 def test_the_best_weights_are_exported_and_tested(data: Any, tmp_path: Path) -> None:

@@ -56,6 +56,11 @@ def test_the_mean_of_the_golden_questions() -> None:
     unique = FirstPageBias(SHORT_LIST, unique=True)
     unique.update([question for question, _, _ in GOLDEN], [[PAGE_ONE]] * 4)
     assert unique.compute()["first_page_bias"].item() == pytest.approx((0.8 + 0 + 5 / 6 + 1) / 4)
+    pages = ["gating helps", "recall is 31"]
+    for once, later in ((False, 1 / 3), (True, 1 / 2)):
+        metric = FirstPageBias(SHORT_LIST, unique=once)
+        metric.update(["gating gating recall?"], [pages])
+        assert metric.compute()["later_only"].item() == pytest.approx(later)
 
 
 def test_pages_by_hand() -> None:

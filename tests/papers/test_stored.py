@@ -47,6 +47,8 @@ def test_parts_share_no_paper(papers: Path) -> None:
     first = PaperTasks(papers, shuffle_seed=0, take=3)
     rest = PaperTasks(papers, shuffle_seed=0, skip=3)
     assert sorted(task[n].id for task in (first, rest) for n in range(len(task))) == ["p0", "p1", "p2", "p3"]
+    orders = [[PaperTasks(papers, shuffle_seed=seed)[n].id for n in range(4)] for seed in (None, *range(5))]
+    assert orders[0] == ["p0", "p1", "p2", "p3"] and len(set(map(tuple, orders))) > 2
     with pytest.raises(ValueError, match="has 4 usable rows"):
         PaperTasks(papers, skip=4)
 

@@ -23,6 +23,8 @@ def test_the_prompt_is_the_paper_and_the_gold_question_is_right() -> None:
         assert TASKS.verify(problem, problem.gold).correct
     with pytest.raises(IndexError):
         TASKS[50]
+    assert {" although " in TASKS[n].gold for n in range(50)} == {True, False}  # drawn for each paper by itself
+    assert TASKS[7] == QuestionTasks(size=50, seed=2)[7]
 
 
 def test_verdicts() -> None:

@@ -122,6 +122,14 @@ def test_initial_weights() -> None:
             assert torch.equal(parameter, torch.full_like(parameter, float("norm" in name and "weight" in name))), name
 
 
+def test_the_hidden_layer_by_hand() -> None:
+    mlp = MLPHead().build(16).eval()
+    assert isinstance(mlp, nn.Sequential)
+    (w1, b1), (w2, b2) = ((layer.weight, layer.bias) for layer in mlp if isinstance(layer, nn.Linear))
+    rows = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(mlp(rows), (rows @ w1.T + b1).clamp(min=0) @ w2.T + b2)
+
+
 def test_dropout_acts_in_training_alone() -> None:
     rows = torch.randn(4, 16)
     wide = {"num_chunks": 4, "width": 8, "layers": 1, "attention_heads": 2, "feedforward": 16}

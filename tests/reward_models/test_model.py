@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from lit_rl.reward_models import (
     question_in,
     save_reward_model,
 )
-from lit_rl.reward_models.backbone import length_batches
+from lit_rl.reward_models.backbone import Backbone, length_batches
 from lit_rl.tiny import materialize
+from lit_rl.verification.traces import ThinkTags
 from tests.reward_models.worlds import TINY, config, record, reward_model
 
 RECORDS = [record(number) for number in range(8)]
@@ -66,8 +68,26 @@ def test_heads_share_nothing() -> None:
     assert not torch.equal(first[0], first[1]) and not torch.equal(first[1], first[2])
 
 
+def test_heads_begin_with_weights_of_their_own() -> None:
+    """No two heads of two seeds alike, and those of one seed always the same."""
+    models = [reward_model(seed=seed) for seed in (0, 1, 2, 0)]
+    first = [next(head.parameters()).detach() for model in models for head in model.heads.values()]
+    assert all(torch.equal(a, b) for a, b in zip(first[:3], first[9:], strict=True))
+    assert len({tuple(x.flatten().tolist()) for x in first[:9]}) == 9
+
+
+def test_identity_tells_how_weights_were_loaded() -> None:
+    """States of other weights, of another type or in 4 bits must never be taken from the cache."""
+    configs: list[dict[str, Any]] = [{}, {"dtype": "bfloat16"}, {"quantization": "nf4"}]
+    identities = [Backbone(BackboneConfig(tiny=TINY, **options)).identity for options in configs]
+    identities.append(Backbone(BackboneConfig(tiny=replace(TINY, seed=1))).identity)
+    assert len(set(identities)) == 4
+    assert Backbone(BackboneConfig(tiny=TINY)).identity == identities[0]
+
+
 def test_a_frozen_backbone_is_no_part_of_the_module() -> None:
     model = reward_model()
+    assert not any(parameter.requires_grad for parameter in model.backbone.model.parameters())
     assert all(name.startswith("heads.") for name in model.state_dict())
     model.loss(model.logits(model.represent(rows_of(model))), labels()).backward()
     assert not any(
@@ -205,6 +225,22 @@ def test_a_saved_model_is_a_reward(tmp_path: Path) -> None:
         assert told == pytest.approx([0.0] * 3 if empty else axes[place].tolist(), abs=1e-5)
     assert reward.score([], []).keys() == found.keys()
     assert not reward.score(["a"], [""])["reward"].any()
+
+
+def test_a_saved_model_reads_questions_as_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind the tags that were given, and in forwards of as many tokens as were given."""
+    save_reward_model(reward_model(), tmp_path)
+    reward = SavedRewardModel(str(tmp_path), mode="soft_sum", tags=ThinkTags("<a>", "</a>"), token_budget=77)
+    budgets: list[int] = []
+    whole = MultiObjectiveRewardModel.represent_all
+
+    def spied(self: MultiObjectiveRewardModel, rows: Any, *, token_budget: int) -> Tensor:
+        budgets.append(token_budget)
+        return whole(self, rows, token_budget=token_budget)
+
+    monkeypatch.setattr(MultiObjectiveRewardModel, "represent_all", spied)
+    bare, thought = reward.score(["paper of a"] * 2, ["why a ?", "<a> what </a> why a ?"])["reward"]
+    assert bare == thought and budgets == [77]
 
 
 def test_the_paper_in_a_prompt(tmp_path: Path) -> None:
