@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -40,11 +41,22 @@ def bubblewrap() -> Bubblewrap:
 
 
 LONG_MARKS = ("slow", "peer", "textworld")
-left_out: list[pytest.Item] = []
+left_out: list[str] = []  # names of tests
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    left_out.extend(item for item in items if any(item.get_closest_marker(mark) for mark in LONG_MARKS))
+    left_out.extend(item.nodeid for item in items if any(item.get_closest_marker(mark) for mark in LONG_MARKS))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With pytest-xdist: a worker tells what it left out, and all leave out the same."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left out"] = left_out
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    left_out[:] = getattr(node, "workeroutput", {}).get("left out", left_out)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -52,8 +64,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if not (left_out and config.option.markexpr):
         return
     by_file: dict[str, dict[str, None]] = defaultdict(dict)
-    for item in left_out:
-        file, _, name = item.nodeid.partition("::")
+    for test in left_out:
+        file, _, name = test.partition("::")
         by_file[file][name.partition("[")[0]] = None
     terminalreporter.section("left out", sep="-")
     terminalreporter.line(f"{len(left_out)} tests marked {', '.join(LONG_MARKS)} (./scripts/test --all runs them):")

@@ -111,6 +111,17 @@ def test_golden_dialogues(free: Any, words: str, objection: Any, tse: float, com
     assert batch.reward_parts["followed"][0].tolist() == [*[1] * turns, *[0] * (8 - turns)]
 
 
+def test_every_broken_rule_counts_and_so_does_a_reply_that_kept_to_nothing(free: Any) -> None:
+    def rude(context: ServiceContext, key: int) -> str:
+        return "welcome" if context.skill == "greet" else scripted_responder(context, key)
+
+    batch, episode = told(free, "CLOSE GREET HANDOFF", "none", rude)
+    broken = [facts.broken_rules for facts in service_facts(episode)]
+    assert len(broken[0]) > 1
+    assert batch.reward_parts["violations"][0, :3].tolist() == [len(rules) for rules in broken]
+    assert batch.reward_parts["followed"][0, :3].tolist() == [1.0, 0.0, 1.0]
+
+
 def test_chains_are_graded_turn_by_turn(free: Any) -> None:
     batch, episode = told(free, "GREET COUPON ASK REC POLICY CLOSE", "none")
     wanted = [esndcg(facts.chain, facts.relevance) or 0.0 for facts in service_facts(episode)]

@@ -259,6 +259,27 @@ def test_taking_turns_is_a_step_of_each(batch: Rollouts) -> None:
         torch.testing.assert_close(move, moves[name], atol=1e-6, rtol=1e-4)
 
 
+def test_a_party_is_as_sampled_until_it_moves(batch: Rollouts, tmp_path: Path) -> None:
+    """Also when the other has moved in between; after a restart nobody who trains counts as unmoved."""
+    for still, moving in (BOTH, BOTH[::-1]):
+        method = gopo(**{still: FROZEN})
+        learn(method, batch)
+        old, new = fresh(batch), fresh(batch)
+        old.policy_version, new.policy_version = 0, method.policy_version
+        assert [method.as_sampled(still, asked) for asked in (old, new)] == [True, True]
+        assert [method.as_sampled(moving, asked) for asked in (old, new)] == [False, True]
+    both = gopo()
+    both.configure_model()
+    checkpoint: dict[str, Any] = {"state_dict": both.state_dict()}
+    learn(both, batch)
+    both.on_save_checkpoint(checkpoint)
+    again = loaded(gopo())
+    again.on_load_checkpoint(checkpoint)
+    old.policy_version, new.policy_version = both.policy_version - 1, both.policy_version
+    for party in BOTH:
+        assert [again.as_sampled(party, asked) for asked in (old, new)] == [False, True]
+
+
 def test_log_probs_under_masks_are_the_samplers(batch: Rollouts) -> None:
     """Chains of three and constrained replies (gopo.md 13): both parties are compared, each before it moves."""
     for party, other in (BOTH, BOTH[::-1]):
