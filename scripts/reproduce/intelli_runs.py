@@ -35,7 +35,7 @@ BEST_HEAD = HEADS["last 16, transformer, trained"]
 
 # -- ladder: DAPO against GRPO -------------------------------------------------------------------------------------
 
-BATCHES, PROMPTS, RESPONSE_TOKENS = 240, 16, 16
+BATCHES, PROMPTS, RESPONSE_TOKENS = 160, 16, 16
 VALIDATIONS = 8  # while training
 FILTERED: Options = ("--model.init_args.filter_truncated", "true")
 HIGHER: Options = ("--model.init_args.clip_high", "0.28")
