@@ -36,7 +36,8 @@ class WorldPrompts:
     """How a prompt is written; each turn has one of its own, which does not grow with the episode.
 
     Args:
-        style: "full" says what an instruction-tuned model has to know; "short" is some words for a tiny model.
+        style: "full" says what an instruction-tuned model has to know; "short" is some words for a tiny model, who
+            has to know "taken" and as many numbers as there are turns.
         history_length: Pairs of observation and action that are shown, the last ones; subgoals are not among them.
         list_actions: Show the admissible actions.
         max_chars: A prompt that would be longer is written without history; None for no limit.
@@ -95,6 +96,8 @@ def _past(taken: int, shown: Sequence[tuple[str, str]]) -> str:
 
 def _short(view: WorldView, shown: Sequence[tuple[str, str]], list_actions: bool, plan: bool) -> str:
     parts = [f"task {view.task}"] if view.task else []
+    # As in the full style: where time is limited, what a state is worth depends on how much of it is left.
+    parts += [f"taken {len(view.history)}"] if view.history else []
     parts += [f"saw {seen} did {done}" for seen, done in shown]
     parts.append(f"now {view.observation}")
     if list_actions and view.admissible:

@@ -154,7 +154,7 @@ def test_the_value_of_what_follows_a_limit(batch_of: Callable[..., Rollouts], po
         last, world = episode.turns[-1].info, Errand()
         for turn in episode.turns:
             world.step(turn.info["action"])
-        prompt = f"task bring now {world.seen().text} subgoal {last['subgoal'] or None}"
+        prompt = f"task bring taken {len(episode.turns)} now {world.seen().text} subgoal {last['subgoal'] or None}"
         ids = torch.tensor([policy.chat.opening("agent", [Message("user", prompt)]).ids])
         torch.testing.assert_close(batch.extras["value_next"][row], policy.values(ids, "switch")[0, -1].detach())
     assert "value_next" not in batch_of(data(worlds, max_turns=2)).extras

@@ -176,12 +176,14 @@ def test_the_flat_agent_reads_no_plan() -> None:
 def test_short_prompts_and_what_is_left_out() -> None:
     view = WorldView(task="t", observation="o", admissible=("a", "b"), history=[("x", "y"), ("v", "w")], subgoal="s")
     short = WorldPrompts(style="short", history_length=1)
-    assert short.render(view, plan=True) == "task t saw v did w now o can a , b subgoal s"
-    assert short.render(view, plan=False) == "task t saw v did w now o can a , b"
+    assert short.render(view, plan=True) == "task t taken 2 saw v did w now o can a , b subgoal s"
+    assert short.render(view, plan=False) == "task t taken 2 saw v did w now o can a , b"
     bare = WorldPrompts(style="short", history_length=0, list_actions=False)
-    assert bare.render(view, plan=True) == "task t now o subgoal s"
+    assert bare.render(view, plan=True) == "task t taken 2 now o subgoal s"
+    first = WorldView(task="t", observation="o", subgoal="s")
+    assert bare.render(first, plan=True) == "task t now o subgoal s"
     cut = WorldPrompts(style="short", max_chars=20)  # hiper.md 2.2: too long, so no history but the subgoal
-    assert cut.render(view, plan=True) == "task t now o can a , b subgoal s"
+    assert cut.render(view, plan=True) == "task t taken 2 now o can a , b subgoal s"
 
 
 @pytest.mark.parametrize(

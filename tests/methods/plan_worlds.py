@@ -19,10 +19,10 @@ from lit_rl.worlds.base import Observation, Step
 
 ACTIONS, SUBGOALS = ("left", "right", "take", "drop"), ("fetch", "deliver")
 TAGS = [f"<{end}{block}>" for block in ("switch", "subgoal", "action") for end in ("", "/")]
-WORDS = [*TAGS, "KEEP", "SWITCH", "None", "task", "bring", "now", "subgoal", "holds", "nothing"]
+WORDS = [*TAGS, "KEEP", "SWITCH", "None", "task", "bring", "taken", "now", "subgoal", "holds", "nothing"]
 WORDS += ["book", "saw", "did", *ACTIONS, *SUBGOALS]
 # Weights large enough to look at the prompt after some steps; from 0.02 it takes hundreds.
-TINY = TinyModel(words=WORDS, hidden_size=32, layers=1, heads=2, max_length=64, initializer_range=0.1)
+TINY = TinyModel(words=WORDS, numbers=10, hidden_size=32, layers=1, heads=2, max_length=64, initializer_range=0.1)
 SHORT = WorldPrompts(style="short", history_length=0, list_actions=False)
 
 

@@ -100,7 +100,7 @@ def test_limits_are_above_zero(option: str) -> None:
 
 @pytest.fixture(scope="module")
 def policy() -> Policy:
-    words = ["task", "wait", "now", "here", "can", "a", "subgoal", "None", "saw", "did"]
+    words = ["task", "taken", "1", "wait", "now", "here", "can", "a", "subgoal", "None", "saw", "did"]
     return Policy(PolicyConfig(tiny=TinyModel(words=words, hidden_size=16, layers=1, heads=2, max_length=64)))
 
 
