@@ -11,7 +11,15 @@ from lit_rl.distributed import world_sum
 from lit_rl.episodes import Rollouts
 from lit_rl.methods.critique import CritiqueTerm
 from lit_rl.methods.figures import StepFigures
-from lit_rl.methods.hiper_options import AGENT, CRITIC, ValueBackbone, backbone_of, coefs_of, heads_read_by
+from lit_rl.methods.hiper_options import (
+    AGENT,
+    CRITIC,
+    ValueBackbone,
+    backbone_of,
+    check_critic_warmup,
+    coefs_of,
+    heads_read_by,
+)
 from lit_rl.methods.policy_gradient import PolicyGradient
 from lit_rl.methods.value_losses import ValueLosses, learned_rows
 from lit_rl.methods.world_figures import add_world_figures
@@ -47,6 +55,9 @@ class HiPER(PolicyGradient):
             success pays 10.
         value_coefs: By head, the weight of its loss; a head not named has 1.
         critic_learning_rate: Of the adapter "critic" and the value heads.
+        critic_warmup_steps: Optimizer steps at the beginning in which values alone learn.  The last action of a segment
+            is paid by the value of the state it led to: while values know nothing all actions are paid alike, and what
+            a policy can already do drifts away.
         block_mean: Average tokens within each block of a turn first, so that a long subgoal counts no more than a short
             action (our option); ``aggregation`` then has no say.
         learning_rate: Of the actor, as published for all its weights.
@@ -69,6 +80,7 @@ class HiPER(PolicyGradient):
         value_clip: float | None = 0.5,
         value_coefs: dict[str, float] | None = None,
         critic_learning_rate: float = 1e-5,
+        critic_warmup_steps: int = 0,
         block_mean: bool = False,
         learning_rate: float = 1e-6,
         dual_clip: float | None = 3.0,
@@ -93,11 +105,13 @@ class HiPER(PolicyGradient):
             raise ValueError(f"model.value_clip is {value_clip}; give a number above 0, or null for no clip.")
         if not critic_learning_rate >= 0:
             raise ValueError(f"model.critic_learning_rate is {critic_learning_rate}; it must be at least 0.")
+        check_critic_warmup(critic_warmup_steps, self.value_backbone, stop_value_gradient)
         if block_mean and aggregation != "token_mean":
             raise ValueError(f"model.block_mean averages by itself; leave out aggregation, which is {aggregation!r}.")
         self.value_coefs = coefs_of(policy, value_coefs or {})
         self.stop_value_gradient, self.value_clip = stop_value_gradient, value_clip
-        self.critic_learning_rate, self.block_mean = critic_learning_rate, block_mean
+        self.critic_learning_rate, self.critic_warmup_steps = critic_learning_rate, critic_warmup_steps
+        self.block_mean = block_mean
         self.needs_next_values = False  # whether ``value_next`` has to be filled while collecting
         self.needs_keep_reads = False  # the same of ``value_keep`` and ``switch_prob``
         self._value_losses: ValueLosses | None = None  # of the optimizer step that is being taken
@@ -153,6 +167,10 @@ class HiPER(PolicyGradient):
     def _trains_values(self) -> bool:
         return self._value_losses is not None and bool(self._value_losses.heads)
 
+    @property
+    def _warming_up(self) -> bool:
+        return self.policy_version < self.critic_warmup_steps
+
     def step_weights(self, rollouts: Rollouts) -> Callable[[Rollouts], Tensor]:
         self._value_losses = ValueLosses(rollouts, self.value_coefs, self.value_clip)  # once a step on every rank
         return self._block_weights(rollouts) if self.block_mean else super().step_weights(rollouts)
@@ -163,10 +181,11 @@ class HiPER(PolicyGradient):
         return self._value_losses.of(rollouts, read_values(self.policy, hidden, value_reads(rollouts, self.policy)))
 
     def _micro_batches(self, rollouts: Rollouts) -> Iterator[tuple[str, Rollouts]]:
-        yield from super()._micro_batches(rollouts)
-        if self.value_backbone == "critic" and self._trains_values and len(rollouts):
+        if not self._warming_up:
+            yield from super()._micro_batches(rollouts)
+        if (self._warming_up or self.value_backbone == "critic") and self._trains_values and len(rollouts):
             for part in rollouts.micro_batches(self.micro_batch_tokens):
-                yield CRITIC, part
+                yield self.value_party, part
 
     def _backward(
         self,
@@ -176,10 +195,10 @@ class HiPER(PolicyGradient):
         critique: CritiqueTerm | None,
         figures: StepFigures,
     ) -> Tensor:
-        if party != CRITIC:
+        if party != CRITIC and not self._warming_up:
             return super()._backward(party, part, weigh, critique, figures)
         assert self.policy is not None and self._value_losses is not None
-        with self.policy.acting_as(CRITIC):
+        with self.policy.acting_as(party):
             hidden = self.policy.hidden(up_to_reads(part.input_ids, value_reads(part, self.policy)))
             losses = self.hidden_loss(part, hidden)
             self.manual_backward(losses.sum())

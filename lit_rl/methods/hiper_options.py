@@ -37,6 +37,19 @@ def backbone_of(policy: PolicyConfig, wanted: ValueBackbone | None, stop_gradien
     return backbone
 
 
+def check_critic_warmup(steps: int, backbone: ValueBackbone | None, stop_gradient: bool) -> None:
+    """Raise ValueError if values cannot learn for so many steps while the actor stays as it is."""
+    if steps < 0:
+        raise ValueError(f"model.critic_warmup_steps is {steps}; it must be at least 0.")
+    if steps and backbone is None:
+        raise ValueError("model.critic_warmup_steps trains values, and there are no policy.value_heads; leave it out.")
+    if steps and backbone == "actor" and not stop_gradient:
+        raise ValueError(
+            "model.critic_warmup_steps leaves the actor as it is, whose backbone values would train; set "
+            "model.stop_value_gradient too."
+        )
+
+
 def coefs_of(policy: PolicyConfig, given: Mapping[str, float]) -> dict[str, float]:
     """The weight of each head's loss, 1 where none is given; raises ValueError if a head or a weight makes no sense."""
     if unknown := sorted(set(policy.value_heads) - set(HEADS)):

@@ -268,6 +268,28 @@ def test_two_ranks_learn_what_one_process_does(tmp_path: Path, steps: int) -> No
         assert logged[f"train/{name}"] == pytest.approx(whole[f"train/{name}"], rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.parametrize("options", [{"adapters": TWO}, {"stop_value_gradient": True}], ids=["critic", "backbone"])
+def test_values_may_learn_first(options: dict[str, Any]) -> None:
+    """The actor is bit-identical for so many steps, whatever the optimizer does to it, and values learn as ever."""
+
+    def heavy(groups: Any) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(groups, lr=1e-2, weight_decay=0.5)
+
+    method, plain = (hiper(*HEADS, optimizer=heavy, steps_per_batch=3, **options) for _ in range(2))
+    method.critic_warmup_steps = 3
+    batch = ready(method)
+    first, logged = step(method, batch)
+    at_once, _ = step(plain, ready(plain))
+    learners = {"critic", "heads"} if "adapters" in options else {"heads"}
+    assert touched(first) == learners and touched(at_once) > learners
+    assert logged["train/grad_norm"] > 0 and logged["train/value_loss_high"] > 0
+    if "adapters" in options:  # on a backbone that has moved heads read something else
+        for name, move in first.items():
+            if "value_heads" in name or "critic" in name:
+                torch.testing.assert_close(move, at_once[name], atol=1e-6, rtol=1e-4)
+    assert touched(step(method, ready(method))[0]) == touched(at_once)
+
+
 def test_the_critic_has_a_learning_rate_of_its_own() -> None:
     method = loaded(hiper(*HEADS, adapters=TWO, learning_rate=1e-3, critic_learning_rate=2e-2))
     optimizer = method.configure_optimizers()
@@ -355,6 +377,9 @@ def test_kl_to_the_frozen_base_is_in_the_loss() -> None:
         (HEADS, {"value_coefs": {"mid": 1.0}}, "value_coefs has 'mid'"),
         (HEADS, {"value_coefs": {"low": -1.0}}, "value_coefs has 'low': -1.0"),
         (HEADS, {"critic_learning_rate": -1.0}, "critic_learning_rate is -1.0"),
+        (HEADS, {"critic_warmup_steps": -1}, "critic_warmup_steps is -1"),
+        (HEADS, {"critic_warmup_steps": 1}, "whose backbone values would train; set model.stop_value_gradient too"),
+        ((), {"critic_warmup_steps": 1}, "and there are no policy.value_heads; leave it out"),
         (HEADS, {"block_mean": True, "aggregation": "seq_mean_token_mean"}, "block_mean averages by itself"),
         (HEADS, {"kl_coef": 0.01}, "kl_coef needs a reference policy"),
     ],
