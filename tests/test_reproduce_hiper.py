@@ -1,7 +1,7 @@
 """scripts/reproduce/hiper.py: its worlds, the options of its runs, and what it makes of finished runs, here made up."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -141,7 +141,12 @@ def test_options_of_an_arm(arm: str, tmp_path: Path) -> None:
     assert len(data.held_out) == hiper_runs.HELD_OUT and data.conditions == ("world",)
     assert data.held_out[0][0].goals == 2 and built.config.seed_everything == 7
     assert data._options["prompts"].history_length == 0  # as in the warm-up
-    penalties = credit_of(built).penalties
+    assert data.batches_per_epoch == hiper_runs.BATCHES
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))]}]
+    assert built.model.optimizer(groups).defaults["lr"] == hiper_runs.LEARNING_RATE
+    credit = credit_of(built)
+    penalties = credit.penalties
+    assert getattr(credit, "whiten", True) == (arm not in ("hiper", "no_keep_penalty"))
     assert (penalties.keep < 0) == (arm == "hiper")
     if arm == "no_keep_penalty":  # all else is as in the config
         assert penalties == replace(credit_of(load(hiper_runs.ARMS[arm], *common)).penalties, keep=0.0)
@@ -156,14 +161,22 @@ def test_options_of_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_seed_runs_every_arm_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
-    fake: Callable[..., None] = lambda folder, *_, **__: done.append(folder.name)  # noqa: E731
-    monkeypatch.setattr(hiper_runs, "run", fake)
-    monkeypatch.setattr(hiper_runs, "validate", fake)
+    checkpoints: dict[str, Path | None] = {}
+
+    def measured_here(folder: Path, config: Path, checkpoint: Path | None, *options: str) -> None:
+        done.append(folder.name)
+        checkpoints[folder.name] = checkpoint
+
+    monkeypatch.setattr(hiper_runs, "run", lambda folder, *_, **__: done.append(folder.name))
+    monkeypatch.setattr(hiper_runs, "validate", measured_here)
     (tmp_path / "hiper_short").mkdir()
     (tmp_path / "hiper_short" / FIGURES).write_text("{}")  # was measured before
     hiper_runs.run_seed(tmp_path, 0)
     measured = [f"{row}_{length}" for row in ("start", *hiper_runs.ARMS) for length in hiper_runs.LENGTHS]
     assert sorted(done) == sorted({"warmup", *hiper_runs.ARMS, *measured} - {"hiper_short"})
+    for name, checkpoint in checkpoints.items():
+        arm = name.rpartition("_")[0]
+        assert checkpoint == (None if arm == "start" else tmp_path / arm / "checkpoints/last.ckpt")
 
 
 # -- tables --------------------------------------------------------------------------------------------------------

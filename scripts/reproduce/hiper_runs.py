@@ -18,7 +18,8 @@ ARMS = {
 }
 LENGTHS = {"long": (2, 20), "short": (1, 12)}  # goals of a task, turns until it is cut off
 WARMUP_TASKS, HELD_OUT = 4000, 200
-WARMUP_STEPS = 1600
+WARMUP_STEPS = 2800
+BATCHES, STEPS_PER_BATCH, LEARNING_RATE = 40, 4, 5e-4  # of every training
 WHIMS = 0.12
 NO_KEEP_PENALTY = {"keep": 0.0, "rewritten": -0.005, "invalid": 0.1}  # the rest as in the config
 Spec = dict[str, Any]
@@ -68,10 +69,19 @@ def in_households(length: str, seed: int) -> tuple[str, ...]:
 
 def training(arm: str) -> tuple[str, ...]:
     """Options of a training; it is validated when it is over, on long and on short tasks."""
-    common = ("--validate_first", "false", "--trainer.limit_val_batches", "0")
+    common = (
+        *("--validate_first", "false", "--trainer.limit_val_batches", "0"),
+        *("--data.init_args.batches_per_epoch", str(BATCHES)),
+        *("--model.init_args.steps_per_batch", str(STEPS_PER_BATCH)),
+        *("--model.init_args.optimizer.init_args.lr", str(LEARNING_RATE)),
+        *("--model.init_args.lr_scheduler.init_args.total_iters", str(BATCHES * STEPS_PER_BATCH)),
+    )
     if arm != "no_keep_penalty":
         return common
-    credit = {"class_path": "lit_rl.callbacks.HierarchicalCredit", "init_args": {"penalties": NO_KEEP_PENALTY}}
+    credit = {
+        "class_path": "lit_rl.callbacks.HierarchicalCredit",
+        "init_args": {"whiten": False, "penalties": NO_KEEP_PENALTY},
+    }
     return *common, "--trainer.callbacks", json.dumps([credit])
 
 
