@@ -50,7 +50,8 @@ class HiPER(PolicyGradient):
             and "switch".
         value_backbone: On whose hidden states the heads sit: those of the adapter "critic", which costs a forward more,
             or of the "actor".  None is "critic" where there are adapters.
-        stop_value_gradient: Keep the value loss from the actor's backbone; only with "actor".
+        stop_value_gradient: Keep the value loss from the actor's backbone; only with "actor".  Values are read where
+            the next token is certain, such as behind a tag: of the task an actor alone hardly knows anything there.
         value_clip: How far a value may move from that of the collecting policy; None does not clip.  Narrow where
             success pays 10.
         value_coefs: By head, the weight of its loss; a head not named has 1.
