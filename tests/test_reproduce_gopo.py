@@ -18,6 +18,7 @@ from lit_rl.policy import Policy, PolicyConfig
 from lit_rl.service import LABELS, ServiceContext, SkillLabels, SkillMemory
 from lit_rl.tiny import materialize
 from scripts.reproduce import gopo_runs, gopo_tables
+from scripts.reproduce.arms import verdict
 from scripts.reproduce.gopo_memory import Rememberer, features, serve_and_remember
 from scripts.reproduce.gopo_worlds import FILE, ServiceFile, write
 from tests.datamodules.shop import PARTIES, shop_config
@@ -69,7 +70,7 @@ def test_a_training_counts_that_covered_half_the_gap(tmp_path: Path, rewards: li
     """The best reward is .5 x .834444 + .3 + .2 = .917222: from .6 to .8 is 63 % of the way, to .62 it is 6 %."""
     write_runs(tmp_path, rewards)
     assert gopo_tables.covered(tmp_path / "gopo") == pytest.approx((rewards[-1] - 0.6) / 0.317222, abs=1e-4)
-    assert said in gopo_tables.verdict([tmp_path])
+    assert said in verdict(gopo_tables.shares([tmp_path]), gopo_runs.ARMS["gopo"].title)
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from lit_rl.tiny import TinyModel, materialize
 from lit_rl.worlds import Household
 from lit_rl.worlds.base import AdvisedWorld, WorldSource
 from scripts.reproduce import hiper, hiper_runs
+from scripts.reproduce.arms import verdict
 from scripts.reproduce.hiper_worlds import FIGURES, Alternating, Distracted, Figures
 
 LEARNED = [0.3] * 3 + [0.5] * 3 + [0.8] * 5  # five sevenths of the gap to 1
@@ -215,9 +216,9 @@ def test_one_seed_that_did_not_learn_is_enough(tmp_path: Path) -> None:
     folders = made_up(tmp_path)
     lines = [json.dumps({"train/reward": reward}) + "\n" for reward in LITTLE]
     (folders[1] / "flat_ppo" / "metrics.jsonl").write_text("".join(lines))
-    assert "flat_ppo 71%, 29%" in (text := hiper.verdict(folders)) and "the tables count" in text
+    assert "flat_ppo 71%, 29%" in (text := verdict(hiper.shares(folders), "hiper")) and "the tables count" in text
     (folders[1] / "hiper" / "metrics.jsonl").write_text("".join(lines))
-    assert "hiper 71%, 29%" in (text := hiper.verdict(folders)) and "the tables do not count" in text
+    assert "hiper 71%, 29%" in (text := verdict(hiper.shares(folders), "hiper")) and "the tables do not count" in text
 
 
 def test_variances_are_those_of_the_specification() -> None:

@@ -137,6 +137,18 @@ def learnability(folders: Sequence[Path], run_name: str, ceiling: float) -> str:
     return f"learnability of {run_name} ({told}): {counts}"
 
 
+def verdict(shares: Mapping[str, Sequence[float]], judged: str) -> str:
+    """Whether an arm covered half of its gap in every seed, so that tables say anything; the others beside it.
+
+    Args:
+        shares: Of every arm the share of its gap that it covered, one entry a seed.
+        judged: The arm that decides.
+    """
+    told = "; ".join(f"{arm} " + ", ".join(f"{share:.0%}" for share in each) for arm, each in shares.items())
+    counts = "the tables count" if min(shares[judged]) >= 0.5 else "the tables do not count: less than half the gap"
+    return f"learnability, share of the gap by seed: {told}: {counts}"
+
+
 def over_seeds(results: Sequence[Sequence[float]]) -> list[list[float]]:
     """Turn (seeds, columns) into (columns, seeds)."""
     return [list(column) for column in zip(*results, strict=True)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_rl.service import OBJECTIONS, ShopGoal, best_plan, toy_shop_procedure
-from scripts.reproduce.arms import Table, markdown, over_seeds
+from scripts.reproduce.arms import Table, markdown, over_seeds, verdict
 from scripts.reproduce.gopo_runs import ARMS, FLAT_WARM, MEMORY, OFFLINE, WARM
 from scripts.reproduce.gopo_worlds import FILE, SETTINGS
 
@@ -91,16 +91,13 @@ def covered(folder: Path) -> float:
     return 1 - statistics.fmean(missing[-LAST:]) / statistics.fmean(missing[:FIRST])
 
 
-def verdict(folders: Sequence[Path]) -> str:
-    """Whether GOPO learned enough, in every seed, for the tables to say anything; its kin beside it."""
-    shares = {name: [covered(folder / name) for folder in folders] for name in JUDGED}
-    told = "; ".join(f"{ARMS[name].title} " + ", ".join(f"{x:.0%}" for x in each) for name, each in shares.items())
-    counts = "the tables count" if min(shares["gopo"]) >= 0.5 else "the tables do not count: less than half the gap"
-    return f"learnability, share of the gap by seed: {told}: {counts}"
+def shares(folders: Sequence[Path]) -> dict[str, list[float]]:
+    """The share of its gap that GOPO covered, and its kin, one entry a seed."""
+    return {ARMS[name].title: [covered(folder / name) for folder in folders] for name in JUDGED}
 
 
 def report(folders: Sequence[Path]) -> tuple[dict[str, Table], str]:
     """Tables, and them as text with the verdict on them."""
     found = tables(folders)
     shown = [f"{choice}\n\n{markdown(table, list(COLUMNS))}" for choice, table in found.items()]
-    return found, "\n\n".join(["# service", verdict(folders), *shown])
+    return found, "\n\n".join(["# service", verdict(shares(folders), ARMS["gopo"].title), *shown])

@@ -40,6 +40,7 @@ from scripts.reproduce.arms import (
     over_seeds,
     publish,
     training_rewards,
+    verdict,
 )
 from scripts.reproduce.hiper_runs import ARMS, LENGTHS, run_seed
 from scripts.reproduce.hiper_worlds import FIGURES
@@ -83,12 +84,9 @@ def covered(folder: Path) -> float:
     return gap_covered(training_rewards(folder, 3)[0], training_rewards(folder, 5)[1], 1.0)
 
 
-def verdict(folders: Sequence[Path]) -> str:
-    """Whether HiPER learned enough, in every seed, for a table to say anything; the other arms beside it."""
-    shares = {arm: [covered(folder / arm) for folder in folders] for arm in ARMS}
-    told = "; ".join(f"{arm} " + ", ".join(f"{share:.0%}" for share in of_arm) for arm, of_arm in shares.items())
-    counts = "the tables count" if min(shares["hiper"]) >= 0.5 else "the tables do not count"
-    return f"learnability, share of the gap by seed: {told}: {counts}"
+def shares(folders: Sequence[Path]) -> dict[str, list[float]]:
+    """The share of its gap that every arm covered, one entry a seed."""
+    return {arm: [covered(folder / arm) for folder in folders] for arm in ARMS}
 
 
 def learning(folders: Sequence[Path]) -> tuple[dict[str, Table], str]:
@@ -96,7 +94,9 @@ def learning(folders: Sequence[Path]) -> tuple[dict[str, Table], str]:
     tables = {"success on held-out tasks": (success_table(folders), list(LENGTHS))}
     tables["plans on long tasks"] = (plan_table(folders), list(PLANS))
     shown = [f"{title}\n\n{markdown(rows, columns)}" for title, (rows, columns) in tables.items()]
-    return {title: rows for title, (rows, _) in tables.items()}, "\n\n".join([verdict(folders), *shown])
+    return {title: rows for title, (rows, _) in tables.items()}, "\n\n".join(
+        [verdict(shares(folders), "hiper"), *shown]
+    )
 
 
 def variance() -> tuple[dict[str, dict[str, list[float]]], str]:
