@@ -200,7 +200,8 @@ class HiPER(PolicyGradient):
             return super()._backward(party, part, weigh, critique, figures)
         assert self.policy is not None and self._value_losses is not None
         with self.policy.acting_as(party):
-            hidden = self.policy.hidden(up_to_reads(part.input_ids, value_reads(part, self.policy)))
+            with torch.set_grad_enabled(not self.stop_value_gradient):
+                hidden = self.policy.hidden(up_to_reads(part.input_ids, value_reads(part, self.policy)))
             losses = self.hidden_loss(part, hidden)
             self.manual_backward(losses.sum())
         for name, (total, count) in self._value_losses.sums.items():

@@ -288,6 +288,8 @@ def test_values_may_learn_first(options: dict[str, Any]) -> None:
             if "value_heads" in name or "critic" in name:
                 torch.testing.assert_close(move, at_once[name], atol=1e-6, rtol=1e-4)
     assert touched(step(method, ready(method))[0]) == touched(at_once)
+    shorter = hiper(*HEADS, optimizer=heavy, steps_per_batch=3, critic_warmup_steps=2, **options)
+    assert touched(step(shorter, ready(shorter))[0]) == touched(at_once)  # the third step is the actor's too
 
 
 def test_the_critic_has_a_learning_rate_of_its_own() -> None:
